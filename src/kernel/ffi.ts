@@ -1,0 +1,160 @@
+/**
+ * The only door to native code: every C function that vpn-manager calls is declared here, once, and nothing else imports
+ * koffi. Signatures follow the man pages; `ssize_t` is `intptr_t` to koffi. A wrong signature is a crash that no handler
+ * catches, so a new one needs a test that calls it.
+ *
+ * Buffers passed here must be longer than 64 bytes or come from `Buffer.alloc` of a page (V8 may move smaller ones), unless
+ * the call is over before anything else runs, which is the case for every synchronous call.
+ */
+import koffi from 'koffi';
+
+type Bytes = Uint8Array | null;
+type Native = ReturnType<ReturnType<typeof koffi.load>['func']>;
+
+/** The running process: glibc or musl, whichever node is linked with, needs no file name this way. */
+const self = koffi.load(null);
+const declare = <T>(prototype: string): T => self.func(prototype) as unknown as T;
+
+export const libc = {
+  socket: declare<(domain: number, type: number, protocol: number) => number>('int socket(int, int, int)'),
+  socketpair: declare<(domain: number, type: number, protocol: number, pair: Uint8Array) => number>(
+    'int socketpair(int, int, int, uint8_t *)',
+  ),
+  bind: declare<(fd: number, address: Uint8Array, length: number) => number>(
+    'int bind(int, const uint8_t *, uint32_t)',
+  ),
+  listen: declare<(fd: number, backlog: number) => number>('int listen(int, int)'),
+  accept4: declare<(fd: number, address: Bytes, length: Bytes, flags: number) => number>(
+    'int accept4(int, uint8_t *, uint8_t *, int)',
+  ),
+  connect: declare<(fd: number, address: Uint8Array, length: number) => number>(
+    'int connect(int, const uint8_t *, uint32_t)',
+  ),
+  shutdown: declare<(fd: number, how: number) => number>('int shutdown(int, int)'),
+  getsockname: declare<(fd: number, address: Uint8Array, length: Uint8Array) => number>(
+    'int getsockname(int, uint8_t *, uint8_t *)',
+  ),
+  getpeername: declare<(fd: number, address: Uint8Array, length: Uint8Array) => number>(
+    'int getpeername(int, uint8_t *, uint8_t *)',
+  ),
+  getsockopt: declare<(fd: number, level: number, name: number, value: Uint8Array, length: Uint8Array) => number>(
+    'int getsockopt(int, int, int, uint8_t *, uint8_t *)',
+  ),
+  setsockopt: declare<(fd: number, level: number, name: number, value: Uint8Array, length: number) => number>(
+    'int setsockopt(int, int, int, const uint8_t *, uint32_t)',
+  ),
+  send: declare<(fd: number, data: Uint8Array, length: number, flags: number) => number>(
+    'intptr_t send(int, const uint8_t *, size_t, int)',
+  ),
+  sendto: declare<
+    (fd: number, data: Uint8Array, length: number, flags: number, address: Bytes, addressLength: number) => number
+  >('intptr_t sendto(int, const uint8_t *, size_t, int, const uint8_t *, uint32_t)'),
+  recv: declare<(fd: number, data: Uint8Array, length: number, flags: number) => number>(
+    'intptr_t recv(int, uint8_t *, size_t, int)',
+  ),
+  recvfrom: declare<
+    (fd: number, data: Uint8Array, length: number, flags: number, address: Bytes, addressLength: Bytes) => number
+  >('intptr_t recvfrom(int, uint8_t *, size_t, int, uint8_t *, uint8_t *)'),
+  sendmsg: declare<(fd: number, header: Uint8Array, flags: number) => number>('intptr_t sendmsg(int, uint8_t *, int)'),
+  recvmsg: declare<(fd: number, header: Uint8Array, flags: number) => number>('intptr_t recvmsg(int, uint8_t *, int)'),
+  ioctl: declare<(fd: number, request: number, argument: Bytes) => number>('int ioctl(int, unsigned long, uint8_t *)'),
+  fcntl: declare<(fd: number, command: number, argument: number) => number>('int fcntl(int, int, intptr_t)'),
+  close: declare<(fd: number) => number>('int close(int)'),
+  read: declare<(fd: number, data: Uint8Array, length: number) => number>('intptr_t read(int, uint8_t *, size_t)'),
+  write: declare<(fd: number, data: Uint8Array, length: number) => number>(
+    'intptr_t write(int, const uint8_t *, size_t)',
+  ),
+  poll: declare<(fds: Uint8Array, count: number, timeoutMs: number) => number>(
+    'int poll(uint8_t *, unsigned long, int)',
+  ),
+  flock: declare<(fd: number, operation: number) => number>('int flock(int, int)'),
+  epoll_create1: declare<(flags: number) => number>('int epoll_create1(int)'),
+  epoll_ctl: declare<(epfd: number, operation: number, fd: number, event: Bytes) => number>(
+    'int epoll_ctl(int, int, int, uint8_t *)',
+  ),
+  epoll_wait: declare<(epfd: number, events: Uint8Array, maximum: number, timeoutMs: number) => number>(
+    'int epoll_wait(int, uint8_t *, int, int)',
+  ),
+  eventfd: declare<(initial: number, flags: number) => number>('int eventfd(unsigned int, int)'),
+  if_nametoindex: declare<(name: string) => number>('unsigned int if_nametoindex(const char *)'),
+  syscall: declare<(number: number, a: number, b: number, c: number) => number>('long syscall(long, long, long, long)'),
+  /** bpf(2) has no libc wrapper; 321 on x86_64, 280 on arm64. */
+  syscallBytes: self.func('syscall', 'long', ['long', 'long', 'uint8_t *', 'long']) as unknown as (
+    number: number,
+    command: number,
+    attributes: Uint8Array,
+    size: number,
+  ) => number,
+};
+
+/** The same functions in koffi's thread pool: for kernel work of bounded length only, never for waiting for a peer. */
+export const libcAsync = {
+  send: promised<[fd: number, data: Uint8Array, length: number, flags: number]>(libc.send as unknown as Native),
+  close: promised<[fd: number]>(libc.close as unknown as Native),
+};
+
+function promised<A extends unknown[]>(native: Native): (...args: A) => Promise<number> {
+  const call = native as unknown as { async: (...args: unknown[]) => void };
+  return (...args) =>
+    new Promise((resolve, reject) => {
+      call.async(...args, (error: Error | null, result: number) => (error ? reject(error) : resolve(result)));
+    });
+}
+
+/** errno of this thread's last synchronous native call. */
+export function errno(): number {
+  return koffi.errno();
+}
+
+/** The address of a buffer, for structs that contain pointers. The buffer must outlive the call and be over 64 bytes. */
+export function addressOf(buffer: Uint8Array): bigint {
+  return BigInt(koffi.address(buffer) as bigint | number);
+}
+
+/** Opens a shared library by soname; undefined when it is not installed. */
+export function openLibrary(soname: string): { func<T>(prototype: string): T } | undefined {
+  try {
+    const library = koffi.load(soname);
+    return { func: <T>(prototype: string) => library.func(prototype) as unknown as T };
+  } catch {
+    return undefined;
+  }
+}
+
+/** The passwd and group databases, through NSS, so that users from LDAP or systemd-homed count too. */
+const passwd = koffi.struct('passwd', {
+  pw_name: 'str',
+  pw_passwd: 'str',
+  pw_uid: 'uint32_t',
+  pw_gid: 'uint32_t',
+  pw_gecos: 'str',
+  pw_dir: 'str',
+  pw_shell: 'str',
+});
+const group = koffi.struct('group', { gr_name: 'str', gr_passwd: 'str', gr_gid: 'uint32_t', gr_mem: 'void *' });
+const passwdPointer = koffi.pointer(passwd);
+const groupPointer = koffi.pointer(group);
+const getpwnam = self.func('getpwnam', passwdPointer, ['str']);
+const getpwuid = self.func('getpwuid', passwdPointer, ['uint32_t']);
+const getgrnam = self.func('getgrnam', groupPointer, ['str']);
+
+export interface PasswdEntry {
+  pw_name: string;
+  pw_uid: number;
+  pw_gid: number;
+}
+
+export const nss = {
+  userByName: (name: string): PasswdEntry | undefined => {
+    const pointer = getpwnam(name);
+    return pointer ? (koffi.decode(pointer, passwd) as PasswdEntry) : undefined;
+  },
+  userById: (uid: number): PasswdEntry | undefined => {
+    const pointer = getpwuid(uid);
+    return pointer ? (koffi.decode(pointer, passwd) as PasswdEntry) : undefined;
+  },
+  groupByName: (name: string): { gr_name: string; gr_gid: number } | undefined => {
+    const pointer = getgrnam(name);
+    return pointer ? (koffi.decode(pointer, group) as { gr_name: string; gr_gid: number }) : undefined;
+  },
+};
