@@ -1,0 +1,122 @@
+/**
+ * The cgroup v2 tree: where it is mounted, which cgroup a process is in, which systemd units that proves, and from a path to
+ * its directory. cgroups(7), systemd's "Control Group APIs and Delegation". It makes no cgroups and moves no processes.
+ */
+import { readFileSync, realpathSync, statfsSync, statSync } from 'node:fs';
+import { KernelError } from '../model/errors.js';
+
+/** statfs(2): f_type of a cgroup v2 mount. */
+const CGROUP2_SUPER_MAGIC = 0x63677270;
+const MAX_PATH_BYTES = 4096;
+
+/**
+ * Mount points of cgroup v2 in the text of /proc/PID/mountinfo that show the whole tree: one that shows a part only (as in a
+ * container without a cgroup namespace) would not fit the paths of /proc/PID/cgroup.
+ */
+export function cgroup2MountPoints(mountinfo: string): string[] {
+  const points: string[] = [];
+  for (const line of mountinfo.split('\n')) {
+    // 36 35 0:31 / /sys/fs/cgroup rw,relatime shared:9 - cgroup2 cgroup2 rw
+    const [left, right] = line.split(' - ');
+    const [, , , root, point] = left?.split(' ') ?? [];
+    if (root !== '/' || point === undefined || !right?.startsWith('cgroup2 ')) continue;
+    points.push(point.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8))));
+  }
+  return points;
+}
+
+/** Where cgroup v2 is mounted: /sys/fs/cgroup, on hybrid hosts /sys/fs/cgroup/unified; undefined when it is not. */
+export function cgroup2Root(): string | undefined {
+  return cgroup2MountPoints(readFileSync('/proc/self/mountinfo', 'utf8')).find(isCgroup2);
+}
+
+/** The v2 path of a process as /proc/PID/cgroup says it: '/system.slice/a.service'; undefined when there is no such process. */
+export function cgroupOf(pid: number): string | undefined {
+  try {
+    return v2PathIn(readFileSync(`/proc/${pid}/cgroup`, 'utf8'));
+  } catch {
+    return undefined;
+  }
+}
+
+/** The path of the `0::` line. The kernel refuses newlines in cgroup names, so that nobody can forge a line. */
+export function v2PathIn(procCgroup: string): string | undefined {
+  const line = procCgroup.split('\n').find((text) => text.startsWith('0::/'));
+  return line?.slice('0::'.length);
+}
+
+/**
+ * Units of the system manager (PID 1) that a process in this cgroup belongs to, outermost first.
+ *
+ * What makes a name trustworthy is who could make the directory. PID 1 delegates a subtree only in a service or a scope
+ * (`Delegate=`; `user@UID.service`, where a user's own manager lives, is one such), never in a slice. So slices count as long as
+ * nothing but slices is above them, then one service or scope, and whatever lies deeper may be named by anybody:
+ * /user.slice/user-1000.slice/user@1000.service/system.slice/vpn.service proves no more than user@1000.service. A slice must
+ * also stand where its name says (a-b.slice in a.slice), as PID 1 always puts it. A path from outside our cgroup namespace
+ * (with '..') proves nothing.
+ *
+ * @example systemdSystemUnits('/system.slice/vpn-agent.service/sub') // ['system.slice', 'vpn-agent.service']
+ */
+export function systemdSystemUnits(cgroupPath: string): string[] {
+  const units: string[] = [];
+  const components = cgroupPath.split('/');
+  if (components.shift() !== '' || components.includes('..')) return units;
+  let parent = '';
+  for (const component of components) {
+    // systemd puts '_' before names that would clash with kernel files, and before names that begin with '_'.
+    const unit = component.startsWith('_') ? component.slice(1) : component;
+    const [, stem, type] = /^([A-Za-z0-9:_.\\@-]+)\.(slice|service|scope|socket|mount|swap)$/.exec(unit) ?? [];
+    if (stem === undefined || unit.length > 255) break;
+    if (type !== 'slice') {
+      units.push(unit);
+      break;
+    }
+    const dash = stem.lastIndexOf('-');
+    if ((dash < 0 ? '' : stem.slice(0, dash)) !== parent || dash === stem.length - 1) break;
+    units.push(unit);
+    parent = stem;
+  }
+  return units;
+}
+
+/** Whether the text can be a cgroup's path: absolute, normalised, without control characters. Says nothing of existence. */
+export function isCgroupPath(path: string): boolean {
+  if (path === '/') return true;
+  if (!path.startsWith('/') || Buffer.byteLength(path) > MAX_PATH_BYTES) return false;
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: refusing them is the point
+  if (/[\u0000-\u001f\u007f]/.test(path)) return false;
+  return path
+    .slice(1)
+    .split('/')
+    .every((name) => name !== '' && name !== '.' && name !== '..');
+}
+
+/**
+ * The directory of an existing cgroup, given its path as in cgroup v2 ('/system.slice/a.service').
+ * Throws KernelError: EINVAL for a text that is no such path, ENOENT and the like, ENOTDIR, EXDEV when the directory is not
+ * in the cgroup tree after all (a symbolic link or another mount on the way).
+ */
+export function resolveCgroup(path: string, root: string | undefined = cgroup2Root()): string {
+  if (root === undefined) throw new KernelError('mount', 'cgroup2', 'is not mounted');
+  if (!isCgroupPath(path)) throw new KernelError('cgroup', JSON.stringify(path), 'EINVAL');
+  const directory = path === '/' ? root : root + path;
+  try {
+    if (!statSync(directory).isDirectory()) throw new KernelError('cgroup', path, 'ENOTDIR');
+    const real = realpathSync(root);
+    if (realpathSync(directory) !== (path === '/' ? real : real + path) || !isCgroup2(directory)) {
+      throw new KernelError('cgroup', path, 'EXDEV');
+    }
+  } catch (error) {
+    if (error instanceof KernelError) throw error;
+    throw new KernelError('cgroup', path, (error as NodeJS.ErrnoException).code ?? String(error));
+  }
+  return directory;
+}
+
+function isCgroup2(directory: string): boolean {
+  try {
+    return statfsSync(directory).type === CGROUP2_SUPER_MAGIC;
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,154 @@
+/**
+ * A NETLINK_ROUTE socket: many requests in one send, answers matched by sequence number, dumps. The kernel works a request
+ * off inside the send, so the send is what takes time (it waits for the RTNL lock): it runs in the thread pool, and the
+ * answers are then there to be read at once. One batch or dump at a time per socket; callers queue behind each other.
+ */
+import type { KernelError } from '../model/errors.js';
+import { checked, lastError } from './errno.js';
+import { errno, libc, libcAsync } from './ffi.js';
+import {
+  acknowledgementError,
+  NetlinkWriter,
+  NLM_F_ACK,
+  NLM_F_DUMP,
+  NLM_F_REQUEST,
+  NLMSG_DONE,
+  NLMSG_ERROR,
+  readAcknowledgement,
+  readMessages,
+} from './netlink.js';
+
+const AF_NETLINK = 16;
+const SOCK_RAW_CLOEXEC = 3 | 0o2000000;
+const NETLINK_ROUTE = 0;
+const SOL_SOCKET = 1;
+const SO_RCVBUFFORCE = 33;
+const SOL_NETLINK = 270;
+const NETLINK_CAP_ACK = 10;
+const NETLINK_EXT_ACK = 11;
+const NETLINK_GET_STRICT_CHK = 12;
+const MSG_DONTWAIT = 0x40;
+const EAGAIN = 11;
+
+/** Requests in one send. The kernel holds the RTNL lock for each message alone, so this bounds memory, not latency. */
+const BATCH = 500;
+const RECEIVE_BYTES = 64 * 1024;
+/** Room for an error answer to every request of a batch. */
+const RECEIVE_QUEUE_BYTES = 4 * 1024 * 1024;
+
+/** One request of a batch: writes its message, and says in words what it is about. */
+export interface NetlinkRequest {
+  readonly call: string;
+  describe(): string;
+  write(writer: NetlinkWriter, flags: number, sequence: number): void;
+}
+
+/** What became of a batch: the requests that failed, by their place. All others were done. */
+export interface BatchFailure {
+  index: number;
+  error: KernelError;
+}
+
+export class NetlinkSocket {
+  readonly #fd: number;
+  readonly #receive = Buffer.alloc(RECEIVE_BYTES);
+  #sequence = 1;
+  #tail: Promise<unknown> = Promise.resolve();
+
+  constructor() {
+    this.#fd = checked(libc.socket(AF_NETLINK, SOCK_RAW_CLOEXEC, NETLINK_ROUTE), 'socket', 'NETLINK_ROUTE');
+    const one = Buffer.from([1, 0, 0, 0]);
+    for (const option of [NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK]) {
+      libc.setsockopt(this.#fd, SOL_NETLINK, option, one, 4);
+    }
+    const size = Buffer.alloc(4);
+    size.writeUInt32LE(RECEIVE_QUEUE_BYTES);
+    libc.setsockopt(this.#fd, SOL_SOCKET, SO_RCVBUFFORCE, size, 4);
+  }
+
+  /** Sends all requests in order and goes on behind one that fails. Only the last of each send asks for an ack. */
+  async batch(requests: readonly NetlinkRequest[]): Promise<BatchFailure[]> {
+    return this.#exclusive(async () => {
+      const failures: BatchFailure[] = [];
+      for (let start = 0; start < requests.length; start += BATCH) {
+        await this.#sendSome(requests.slice(start, start + BATCH), start, failures);
+      }
+      return failures;
+    });
+  }
+
+  /** One request that must succeed. */
+  async request(request: NetlinkRequest): Promise<void> {
+    const [failure] = await this.batch([request]);
+    if (failure) throw failure.error;
+  }
+
+  /** All answers to a dump request. */
+  async dump(type: number, header: Uint8Array, object: string): Promise<Buffer[]> {
+    return this.#exclusive(async () => {
+      const sequence = this.#sequence++;
+      const writer = new NetlinkWriter();
+      writer.begin(type, NLM_F_REQUEST | NLM_F_DUMP, sequence, header);
+      writer.end();
+      await this.#send(writer.bytes(), object);
+      const payloads: Buffer[] = [];
+      for (;;) {
+        for (const message of readMessages(this.#receiveDatagram(object))) {
+          if (message.sequence !== sequence) continue;
+          if (message.type === NLMSG_DONE) return payloads;
+          if (message.type === NLMSG_ERROR) throw acknowledgementError('dump', object, readAcknowledgement(message));
+          payloads.push(Buffer.from(message.payload));
+        }
+      }
+    });
+  }
+
+  close(): void {
+    libc.close(this.#fd);
+  }
+
+  async #sendSome(requests: readonly NetlinkRequest[], offset: number, failures: BatchFailure[]): Promise<void> {
+    const writer = new NetlinkWriter();
+    const first = this.#sequence;
+    requests.forEach((request, index) => {
+      const last = index === requests.length - 1;
+      request.write(writer, NLM_F_REQUEST | (last ? NLM_F_ACK : 0), first + index);
+    });
+    this.#sequence += requests.length;
+    await this.#send(writer.bytes(), `${requests.length} requests`);
+    const last = first + requests.length - 1;
+    for (;;) {
+      for (const message of readMessages(this.#receiveDatagram('acknowledgement'))) {
+        if (message.type !== NLMSG_ERROR || message.sequence < first || message.sequence > last) continue;
+        const ack = readAcknowledgement(message);
+        const request = requests[message.sequence - first];
+        if (ack.errno !== 0 && request) {
+          const error = acknowledgementError(request.call, request.describe(), ack);
+          failures.push({ index: offset + message.sequence - first, error });
+        }
+        if (message.sequence === last) return;
+      }
+    }
+  }
+
+  async #send(bytes: Buffer, object: string): Promise<void> {
+    const sent = await libcAsync.send(this.#fd, bytes, bytes.length, 0);
+    if (sent !== bytes.length) throw lastError('send', `NETLINK_ROUTE ${object}`);
+  }
+
+  /** The answers are queued by the time the send returns: never waits. */
+  #receiveDatagram(object: string): Buffer {
+    const length = libc.recv(this.#fd, this.#receive, RECEIVE_BYTES, MSG_DONTWAIT);
+    if (length < 0) {
+      const why = errno() === EAGAIN ? 'no answer' : 'recv';
+      throw lastError(why, `NETLINK_ROUTE ${object}`);
+    }
+    return this.#receive.subarray(0, length);
+  }
+
+  #exclusive<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.#tail.then(work);
+    this.#tail = result.catch(() => undefined);
+    return result;
+  }
+}

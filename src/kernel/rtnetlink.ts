@@ -1,0 +1,285 @@
+/**
+ * The rtnetlink objects a VPN is made of (rtnetlink(7), linux/if_link.h, if_addr.h, rtnetlink.h, fib_rules.h): links, link
+ * addresses, routes, rules. Each function makes a request for `NetlinkSocket.batch`; `add…` fails when the object exists,
+ * so that nothing of somebody else's is ever taken over, and `delete…` names the object as exactly as `add…` did.
+ */
+import { addressBytes } from '../model/address.js';
+import { type Family, IPV6 } from '../model/vpn-types.js';
+import { NLM_F_CREATE, NLM_F_EXCL, type NetlinkWriter } from './netlink.js';
+import type { NetlinkRequest } from './netlink-socket.js';
+
+export const RTM_NEWLINK = 16;
+export const RTM_DELLINK = 17;
+export const RTM_GETLINK = 18;
+export const RTM_NEWADDR = 20;
+export const RTM_NEWROUTE = 24;
+export const RTM_DELROUTE = 25;
+export const RTM_GETROUTE = 26;
+export const RTM_NEWRULE = 32;
+export const RTM_DELRULE = 33;
+export const RTM_GETRULE = 34;
+
+export const RT_TABLE_MAIN = 254;
+export const RT_TABLE_DEFAULT = 253;
+export const RTPROT_KERNEL = 2;
+
+const AF_INET = 2;
+const AF_INET6 = 10;
+const IFF_UP = 1;
+const IFF_MULTICAST = 0x1000;
+const IFLA_MTU = 4;
+const IFLA_AF_SPEC = 26;
+const IFLA_GROUP = 27;
+const IFLA_INET_CONF = 1;
+const IFLA_INET6_ADDR_GEN_MODE = 8;
+const IN6_ADDR_GEN_MODE_NONE = 1;
+const IPV4_DEVCONF_ROUTE_LOCALNET = 26;
+const IFA_ADDRESS = 1;
+const IFA_LOCAL = 2;
+const IFA_FLAGS = 8;
+const IFA_F_NODAD = 0x02;
+const IFA_F_NOPREFIXROUTE = 0x200;
+const RTA_DST = 1;
+const RTA_OIF = 4;
+const RTA_GATEWAY = 5;
+const RTA_PRIORITY = 6;
+const RTA_PREFSRC = 7;
+const RTA_TABLE = 15;
+const RTNH_F_ONLINK = 4;
+const RT_SCOPE_UNIVERSE = 0;
+const RT_SCOPE_LINK = 253;
+const RT_SCOPE_HOST = 254;
+const FRA_SRC = 2;
+const FRA_IIFNAME = 3;
+const FRA_GOTO = 4;
+const FRA_PRIORITY = 6;
+const FRA_FWMARK = 10;
+const FRA_TABLE = 15;
+const FRA_FWMASK = 16;
+const FRA_UID_RANGE = 20;
+const FRA_PROTOCOL = 21;
+
+/** rtm_type; `throw` ends the look-up in this table, `unreachable` all of it. */
+export const ROUTE_TYPES = { unicast: 1, local: 2, unreachable: 7, throw: 9 } as const;
+/** fib_rule_hdr.action; `unreachable` is ENETUNREACH to the caller, as if no rule had matched. */
+export const RULE_ACTIONS = { lookup: 1, goto: 2, nop: 3, unreachable: 7 } as const;
+
+const addressFamily = (family: Family): number => (family === IPV6 ? AF_INET6 : AF_INET);
+const u32 = (value: number): Buffer => {
+  const bytes = Buffer.alloc(4);
+  bytes.writeUInt32LE(value >>> 0);
+  return bytes;
+};
+
+function ifinfomsg(ifindex: number, flags = 0, change = 0): Buffer {
+  const header = Buffer.alloc(16);
+  header.writeInt32LE(ifindex, 4);
+  header.writeUInt32LE(flags, 8);
+  header.writeUInt32LE(change, 12);
+  return header;
+}
+
+export interface LinkSettings {
+  ifindex: number;
+  name: string;
+  mtu: number;
+  /** Tags the link as ours. */
+  group: number;
+  /** Lets answers of a redirected loopback resolver in (net.ipv4.conf.*.route_localnet). */
+  routeLocalnet: boolean;
+}
+
+/** MTU, group and no link-local address; not up yet. Multicast off: no MLD or mDNS chatter that nobody asked for. */
+export function configureLink(link: LinkSettings): NetlinkRequest {
+  return {
+    call: 'RTM_NEWLINK',
+    describe: () => `link ${link.name} mtu ${link.mtu} group ${link.group}`,
+    write(writer, flags, sequence) {
+      writer.begin(RTM_NEWLINK, flags, sequence, ifinfomsg(link.ifindex, 0, IFF_MULTICAST));
+      writer.attributeU32(IFLA_MTU, link.mtu);
+      writer.attributeU32(IFLA_GROUP, link.group);
+      writer.nested(IFLA_AF_SPEC, () => {
+        writer.nested(AF_INET6, () => writer.attribute(IFLA_INET6_ADDR_GEN_MODE, Buffer.from([IN6_ADDR_GEN_MODE_NONE])));
+        if (link.routeLocalnet) {
+          writer.nested(AF_INET, () =>
+            writer.nested(IFLA_INET_CONF, () => writer.attributeU32(IPV4_DEVCONF_ROUTE_LOCALNET, 1)),
+          );
+        }
+      });
+      writer.end();
+    },
+  };
+}
+
+export function setLinkUp(link: { ifindex: number; name: string }): NetlinkRequest {
+  return {
+    call: 'RTM_NEWLINK',
+    describe: () => `link ${link.name} up`,
+    write(writer, flags, sequence) {
+      writer.begin(RTM_NEWLINK, flags, sequence, ifinfomsg(link.ifindex, IFF_UP, IFF_UP));
+      writer.end();
+    },
+  };
+}
+
+export function deleteLink(link: { ifindex: number; name: string }): NetlinkRequest {
+  return {
+    call: 'RTM_DELLINK',
+    describe: () => `link ${link.name} index ${link.ifindex}`,
+    write(writer, flags, sequence) {
+      writer.begin(RTM_DELLINK, flags, sequence, ifinfomsg(link.ifindex));
+      writer.end();
+    },
+  };
+}
+
+/** All links of a group in one request: one unregister for many, where each alone waits for RCU. */
+export function deleteLinkGroup(group: number): NetlinkRequest {
+  return {
+    call: 'RTM_DELLINK',
+    describe: () => `links of group ${group}`,
+    write(writer, flags, sequence) {
+      writer.begin(RTM_DELLINK, flags, sequence, ifinfomsg(0));
+      writer.attributeU32(IFLA_GROUP, group);
+      writer.end();
+    },
+  };
+}
+
+export interface AddressSettings {
+  family: Family;
+  address: string;
+  prefixLength: number;
+  ifindex: number;
+  dev: string;
+}
+
+/** noprefixroute: the plan says what is routed. nodad: usable at once, nobody else is on a TUN. */
+export function addAddress(address: AddressSettings): NetlinkRequest {
+  return {
+    call: 'RTM_NEWADDR',
+    describe: () => `${address.address}/${address.prefixLength} dev ${address.dev}`,
+    write(writer, flags, sequence) {
+      const header = Buffer.alloc(8);
+      header[0] = addressFamily(address.family);
+      header[1] = address.prefixLength;
+      header.writeUInt32LE(address.ifindex, 4);
+      writer.begin(RTM_NEWADDR, flags | NLM_F_CREATE | NLM_F_EXCL, sequence, header);
+      const bytes = addressBytes(address.address);
+      writer.attribute(IFA_LOCAL, bytes);
+      writer.attribute(IFA_ADDRESS, bytes);
+      writer.attributeU32(IFA_FLAGS, IFA_F_NOPREFIXROUTE | IFA_F_NODAD);
+      writer.end();
+    },
+  };
+}
+
+export interface RouteSettings {
+  type: keyof typeof ROUTE_TYPES;
+  family: Family;
+  destination: string;
+  prefixLength: number;
+  table: number;
+  protocol: number;
+  metric?: number;
+  ifindex?: number;
+  dev?: string;
+  gateway?: string;
+  source?: string;
+}
+
+export function addRoute(route: RouteSettings): NetlinkRequest {
+  return routeRequest('RTM_NEWROUTE', RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, route);
+}
+
+export function deleteRoute(route: RouteSettings): NetlinkRequest {
+  return routeRequest('RTM_DELROUTE', RTM_DELROUTE, 0, route);
+}
+
+function routeScope(route: RouteSettings): number {
+  if (route.type === 'local') return RT_SCOPE_HOST;
+  return route.family !== IPV6 && route.type === 'unicast' && route.gateway === undefined
+    ? RT_SCOPE_LINK
+    : RT_SCOPE_UNIVERSE;
+}
+
+function routeRequest(call: string, type: number, extra: number, route: RouteSettings): NetlinkRequest {
+  return {
+    call,
+    describe: () => `${route.type} ${route.destination}/${route.prefixLength} table ${route.table}`,
+    write(writer, flags, sequence) {
+      const header = Buffer.alloc(12);
+      header[0] = addressFamily(route.family);
+      header[1] = route.prefixLength;
+      header[5] = route.protocol;
+      header[6] = routeScope(route);
+      header[7] = ROUTE_TYPES[route.type];
+      if (route.gateway !== undefined) header.writeUInt32LE(RTNH_F_ONLINK, 8);
+      writer.begin(type, flags | extra, sequence, header);
+      if (route.prefixLength > 0) writer.attribute(RTA_DST, addressBytes(route.destination));
+      writer.attributeU32(RTA_TABLE, route.table);
+      if (route.metric !== undefined) writer.attributeU32(RTA_PRIORITY, route.metric);
+      if (route.ifindex !== undefined) writer.attributeU32(RTA_OIF, route.ifindex);
+      if (route.gateway !== undefined) writer.attribute(RTA_GATEWAY, addressBytes(route.gateway));
+      if (route.source !== undefined) writer.attribute(RTA_PREFSRC, addressBytes(route.source));
+      writer.end();
+    },
+  };
+}
+
+export interface RuleSettings {
+  family: Family;
+  priority: number;
+  action: keyof typeof RULE_ACTIONS;
+  /** For `lookup`. */
+  table?: number;
+  /** For `goto`: the priority to go on at. */
+  target?: number;
+  fwmark?: { value: number; mask: number };
+  uidRange?: { first: number; last: number };
+  iif?: string;
+  /** Source address, whole. */
+  from?: string;
+}
+
+export function addRule(rule: RuleSettings): NetlinkRequest {
+  return ruleRequest('RTM_NEWRULE', RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL, rule);
+}
+
+export function deleteRule(rule: RuleSettings): NetlinkRequest {
+  return ruleRequest('RTM_DELRULE', RTM_DELRULE, 0, rule);
+}
+
+function ruleRequest(call: string, type: number, extra: number, rule: RuleSettings): NetlinkRequest {
+  return {
+    call,
+    describe: () => `rule ${rule.priority} ${rule.action} ${rule.table ?? rule.target ?? ''}`.trimEnd(),
+    write(writer, flags, sequence) {
+      const header = Buffer.alloc(12);
+      header[0] = addressFamily(rule.family);
+      if (rule.from !== undefined) header[2] = rule.family === IPV6 ? 128 : 32;
+      header[7] = RULE_ACTIONS[rule.action];
+      writer.begin(type, flags | extra, sequence, header);
+      if (rule.from !== undefined) writer.attribute(FRA_SRC, addressBytes(rule.from));
+      if (rule.iif !== undefined) writer.attributeString(FRA_IIFNAME, rule.iif);
+      writer.attributeU32(FRA_PRIORITY, rule.priority);
+      if (rule.table !== undefined) writer.attributeU32(FRA_TABLE, rule.table);
+      if (rule.target !== undefined) writer.attributeU32(FRA_GOTO, rule.target);
+      if (rule.fwmark !== undefined) {
+        writer.attributeU32(FRA_FWMARK, rule.fwmark.value);
+        writer.attributeU32(FRA_FWMASK, rule.fwmark.mask);
+      }
+      if (rule.uidRange !== undefined) {
+        writer.attribute(FRA_UID_RANGE, Buffer.concat([u32(rule.uidRange.first), u32(rule.uidRange.last)]));
+      }
+      writer.attribute(FRA_PROTOCOL, Buffer.from([RTPROT_KERNEL]));
+      writer.end();
+    },
+  };
+}
+
+/** Writes one request alone; for tests that compare bytes. */
+export function encode(request: NetlinkRequest, writer: NetlinkWriter): Buffer {
+  request.write(writer, 0, 0);
+  return writer.bytes();
+}
