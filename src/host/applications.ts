@@ -5,6 +5,7 @@
  */
 import { isCgroupPath } from '../kernel/cgroup.js';
 import { BusinessError } from '../model/errors.js';
+import { quote } from '../model/quote.js';
 
 /** `path` is the cgroup's path in cgroup v2 ('/foo'). For a user's VPN it selects only that user's sockets in the cgroup. */
 export type AppSelector = { kind: 'uid'; uid: number } | { kind: 'cgroup'; path: string };
@@ -107,9 +108,4 @@ function byCgroup(path: string, lookup: ApplicationLookup): Resolution {
 
 function nothing(reason: string): Resolution {
   return { kind: 'nothing', reason };
-}
-
-/** Quoted with control characters escaped, cut short: the text comes from the caller and goes into messages and logs. */
-function quote(text: string): string {
-  return JSON.stringify(text.length > 80 ? `${text.slice(0, 80)}…` : text);
 }

@@ -15,7 +15,7 @@
  */
 import { closeSync, constants, openSync, readdirSync } from 'node:fs';
 import { KernelError } from '../model/errors.js';
-import { errnoName } from './errno.js';
+import { errnoName, lastError } from './errno.js';
 import { addressOf, errno, libc } from './ffi.js';
 
 const NR_BPF: Partial<Record<NodeJS.Architecture, number>> = { x64: 321, arm64: 280 };
@@ -69,7 +69,7 @@ export function attachSocketMark(cgroupDir: string, spec: SocketMark, name: stri
       attr.writeUInt32LE(BPF_CGROUP_INET_SOCK_CREATE, 8);
       attr.writeUInt32LE(BPF_F_ALLOW_MULTI, 12);
       // EPERM with all capabilities: here or above sits somebody's program that was attached as the only one.
-      if (bpf(BPF_PROG_ATTACH, attr) < 0) throw failure('BPF_PROG_ATTACH', `${name} to ${cgroupDir}`);
+      if (bpf(BPF_PROG_ATTACH, attr) < 0) throw lastError('BPF_PROG_ATTACH', `${name} to ${cgroupDir}`);
     } finally {
       closeSync(program);
     }
@@ -107,7 +107,7 @@ export function detachSocketMarks(
         attr.writeUInt32LE(program, 4);
         attr.writeUInt32LE(BPF_CGROUP_INET_SOCK_CREATE, 8);
         if (bpf(BPF_PROG_DETACH, attr) === 0) detached.push(id);
-        else if (errnoName(errno()) !== 'ENOENT') throw failure('BPF_PROG_DETACH', `${id} from ${cgroupDir}`);
+        else if (errnoName(errno()) !== 'ENOENT') throw lastError('BPF_PROG_DETACH', `${id} from ${cgroupDir}`);
       });
     }
     return detached;
@@ -202,7 +202,9 @@ function load(spec: SocketMark, name: string): number {
   attr.writeBigUInt64LE(addressOf(log), 32);
   const second = bpf(BPF_PROG_LOAD, attr);
   if (second >= 0) return second;
-  const lastLine = log.toString('utf8', 0, log.indexOf(0)).trimEnd().split('\n').at(-1);
+  const lines = log.toString('utf8', 0, log.indexOf(0)).split('\n');
+  // The reason is the last line, but for the statistics behind it.
+  const lastLine = lines.findLast((line) => line !== '' && !line.startsWith('processed '));
   throw new KernelError('BPF_PROG_LOAD', name, error, lastLine ? { message: lastLine } : undefined);
 }
 
@@ -213,7 +215,7 @@ function query(cgroup: number, object: string): number[] {
   attr.writeUInt32LE(BPF_CGROUP_INET_SOCK_CREATE, 4);
   attr.writeBigUInt64LE(addressOf(ids), 16);
   attr.writeUInt32LE(BPF_CGROUP_MAX_PROGS, 24);
-  if (bpf(BPF_PROG_QUERY, attr) < 0) throw failure('BPF_PROG_QUERY', object);
+  if (bpf(BPF_PROG_QUERY, attr) < 0) throw lastError('BPF_PROG_QUERY', object);
   return Array.from({ length: attr.readUInt32LE(24) }, (_, i) => ids.readUInt32LE(i * 4));
 }
 
@@ -223,7 +225,7 @@ function nameOf(program: number, id: number): string {
   attr.writeUInt32LE(program, 0);
   attr.writeUInt32LE(info.length, 4);
   attr.writeBigUInt64LE(addressOf(info), 8);
-  if (bpf(BPF_OBJ_GET_INFO_BY_FD, attr) < 0) throw failure('BPF_OBJ_GET_INFO_BY_FD', `program ${id}`);
+  if (bpf(BPF_OBJ_GET_INFO_BY_FD, attr) < 0) throw lastError('BPF_OBJ_GET_INFO_BY_FD', `program ${id}`);
   const name = info.toString('latin1', INFO_NAME, INFO_NAME + 16);
   return name.slice(0, name.indexOf('\0'));
 }
@@ -234,8 +236,10 @@ function withProgram(id: number, use: (fd: number) => void): void {
   attr.writeUInt32LE(id, 0);
   const fd = bpf(BPF_PROG_GET_FD_BY_ID, attr);
   if (fd < 0) {
-    if (errnoName(errno()) === 'ENOENT') return;
-    throw failure('BPF_PROG_GET_FD_BY_ID', `${id} (needs CAP_SYS_ADMIN)`);
+    const error = errnoName(errno());
+    if (error === 'ENOENT') return;
+    const why = error === 'EPERM' ? { message: 'needs CAP_SYS_ADMIN' } : undefined;
+    throw new KernelError('BPF_PROG_GET_FD_BY_ID', String(id), error, why);
   }
   try {
     use(fd);
@@ -262,8 +266,4 @@ function bpf(command: number, attr: Buffer): number {
   const number = NR_BPF[process.arch];
   if (number === undefined) throw new KernelError('bpf', `on ${process.arch}`, 'ENOSYS');
   return libc.syscallBytes(number, command, attr, attr.length);
-}
-
-function failure(call: string, object: string): KernelError {
-  return new KernelError(call, object, errnoName(errno()));
 }

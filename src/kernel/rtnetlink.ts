@@ -133,6 +133,18 @@ export function deleteLink(link: { ifindex: number; name: string }): NetlinkRequ
   };
 }
 
+export function setLinkGroup(link: { ifindex: number; name: string }, group: number): NetlinkRequest {
+  return {
+    call: 'RTM_NEWLINK',
+    describe: () => `link ${link.name} group ${group}`,
+    write(writer, flags, sequence) {
+      writer.begin(RTM_NEWLINK, flags, sequence, ifinfomsg(link.ifindex));
+      writer.attributeU32(IFLA_GROUP, group);
+      writer.end();
+    },
+  };
+}
+
 /** All links of a group in one request: one unregister for many, where each alone waits for RCU. */
 export function deleteLinkGroup(group: number): NetlinkRequest {
   return {

@@ -1,0 +1,57 @@
+/**
+ * Deletes vNICs. Each delete waits some 20 ms for the kernel's grace periods, so it has a netlink socket of its own, and
+ * those that come up while one is under way go together: moved into one link group, deleted by group, one wait for all.
+ */
+import { libc } from '../kernel/ffi.js';
+import { NetlinkSocket } from '../kernel/netlink-socket.js';
+import { deleteLink, deleteLinkGroup, setLinkGroup } from '../kernel/rtnetlink.js';
+import { KernelError } from '../model/errors.js';
+import { DYING_LINK_GROUP } from './numbers.js';
+
+export interface LinkName {
+  ifindex: number;
+  name: string;
+}
+
+const GONE = new Set(['ENODEV', 'ENOENT']);
+
+export class LinkDeleter {
+  readonly #socket = new NetlinkSocket();
+  #waiting: { link: LinkName; done: (error?: Error) => void }[] = [];
+  #running = false;
+
+  /** Resolves when the link is gone, checked by asking the kernel; one that was gone already is fine. */
+  delete(link: LinkName): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#waiting.push({ link, done: (error) => (error ? reject(error) : resolve()) });
+      if (!this.#running) void this.#run();
+    });
+  }
+
+  close(): void {
+    this.#socket.close();
+  }
+
+  async #run(): Promise<void> {
+    this.#running = true;
+    while (this.#waiting.length > 0) {
+      const batch = this.#waiting.splice(0);
+      const failures = await this.#deleteAll(batch.map((entry) => entry.link)).catch((error: Error) => [error]);
+      for (const { link, done } of batch) {
+        const still = libc.if_nametoindex(link.name) === link.ifindex;
+        done(still ? (failures[0] ?? new KernelError('RTM_DELLINK', link.name, 'EBUSY')) : undefined);
+      }
+    }
+    this.#running = false;
+  }
+
+  async #deleteAll(links: LinkName[]): Promise<Error[]> {
+    const [only] = links;
+    const requests =
+      links.length === 1 && only
+        ? [deleteLink(only)]
+        : [...links.map((link) => setLinkGroup(link, DYING_LINK_GROUP)), deleteLinkGroup(DYING_LINK_GROUP)];
+    const failures = await this.#socket.batch(requests);
+    return failures.map((failure) => failure.error).filter((error) => !GONE.has(error.errnoName));
+  }
+}

@@ -1,0 +1,111 @@
+/**
+ * Every name and number by which host state is recognised as ours, and each VPN's share of them, derived from its slot
+ * number. A sweep needs nothing else. ARCHITECTURE.md, "Host state", says how they were chosen.
+ */
+
+/** Our field of the 32-bit fwmark. All other bits belong to others: preserved, never compared. */
+export const MARK_FIELD = 0xff000000;
+/** A protected socket: its packets leave by the physical network. */
+export const BYPASS_MARK = 0x80000000;
+/** The rest of the field: which VPN's selection a socket or packet belongs to. 0 = none. */
+export const SELECTION_FIELD = 0x7f000000;
+/** How many selections there can be at once. */
+export const SELECTIONS = 127;
+
+export function selectionMark(selection: number): number {
+  return selection * 0x01000000;
+}
+
+/** rtm_protocol of our routes (iproute2's rt_protos leaves 177 free). */
+export const ROUTE_PROTOCOL = 177;
+/** IFLA_GROUP of our links: 'vpn' in ASCII. */
+export const LINK_GROUP = 0x76706e;
+/** Links on their way out, so that many are unregistered in one go. */
+export const DYING_LINK_GROUP = 0x76706f;
+export const NFT_TABLE = 'vpnd';
+/** Behind every device route; not 4294967295, which iproute2 cannot flush for IPv6. */
+export const UNREACHABLE_METRIC = 4294967294;
+
+/** VPNs at once. Bounded by the priorities between `LADDERS` and `END`. */
+export const SLOTS = 1500;
+
+/**
+ * Rule priorities. Traffic walks downwards; the gotos let it pass over what cannot concern it, so that a process that no
+ * VPN covers meets one rule a VPN and family:
+ *
+ *   10000  unmarked: goto 11000           11000  from this host: goto 12000     12000  not uid 0: goto 13000
+ *   10010  protected: main, default       11100  from a vNIC                    12100  from a vNIC's address
+ *   10100  selected by mark                                                     12999  uid 0: goto 14000
+ *   13100  one rule a user with a VPN     14100  root's VPN                     14999  goto 30000
+ *   15000  ladders, ten a slot, entered only by goto                            30000  nop: others' rules, main, default
+ */
+export const PRIORITY = {
+  first: 10000,
+  unmarked: 10000,
+  bypass: 10010,
+  bypassDefault: 10011,
+  bypassEnd: 10012,
+  selected: 10100,
+  fromHost: 11000,
+  fromLink: 11100,
+  notRoot: 12000,
+  fromAddress: 12100,
+  rootOnly: 12999,
+  users: 13000,
+  user: 13100,
+  rootVpn: 14000,
+  rootBlocked: 14100,
+  rootCovered: 14110,
+  uncovered: 14999,
+  ladders: 15000,
+  end: 30000,
+} as const;
+
+/** Within a slot's ladder. +2 is kept for LAN access and +9 for lockdown. */
+export const STEP = { explicit: 1, everything: 3, excluded: 5, closed: 6, elsewhere: 8 } as const;
+
+const TABLES = 50000;
+const PER_SLOT = 10;
+
+export interface SlotNumbers {
+  slot: number;
+  link: string;
+  /** First priority of the slot's ladder. */
+  ladder: number;
+  /** Routes the app named, and excluded prefixes. */
+  explicitTable: number;
+  /** The default route into the vNIC, with unreachable behind. */
+  defaultTable: number;
+  /** ::1, for answers of a redirected loopback resolver. */
+  loopbackTable: number;
+}
+
+export function slotNumbers(slot: number): SlotNumbers {
+  const tables = TABLES + slot * PER_SLOT;
+  return {
+    slot,
+    link: `vpn-tun${slot}`,
+    ladder: PRIORITY.ladders + slot * PER_SLOT,
+    explicitTable: tables,
+    defaultTable: tables + 2,
+    loopbackTable: tables + 3,
+  };
+}
+
+export function isOurTable(table: number): boolean {
+  return table >= TABLES && table < TABLES + SLOTS * PER_SLOT;
+}
+
+export function isOurPriority(priority: number): boolean {
+  return priority >= PRIORITY.first && priority <= PRIORITY.end;
+}
+
+/** The tag in the name of a slot's BPF programs: at most 15 characters, unique to this network namespace. */
+export function programName(netnsInode: bigint, slot: number): string {
+  return `${programPrefix(netnsInode)}${slot.toString(36).padStart(3, '0')}`;
+}
+
+/** `vpnd_` and seven base-36 digits, which hold any 32-bit inode number. */
+export function programPrefix(netnsInode: bigint): string {
+  return `vpnd_${(netnsInode % 2n ** 36n).toString(36).padStart(7, '0').slice(-7)}`;
+}

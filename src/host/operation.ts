@@ -1,0 +1,42 @@
+/**
+ * What a plan is made of: operations on kernel objects with the vNIC still by name, since it has no index before it exists.
+ * Each knows its request and what undoes it; what hangs on the vNIC (addresses, device routes) goes with it.
+ */
+import type { NetlinkRequest } from '../kernel/netlink-socket.js';
+import {
+  type AddressSettings,
+  addAddress,
+  addRoute,
+  addRule,
+  deleteRoute,
+  deleteRule,
+  type RouteSettings,
+  type RuleSettings,
+} from '../kernel/rtnetlink.js';
+
+export type Operation =
+  | ({ kind: 'address' } & Omit<AddressSettings, 'ifindex'>)
+  | ({ kind: 'route' } & Omit<RouteSettings, 'ifindex'>)
+  | ({ kind: 'rule' } & RuleSettings);
+
+/** The request that makes the object. `ifindex` is the vNIC's. */
+export function addition(operation: Operation, ifindex: number): NetlinkRequest {
+  if (operation.kind === 'address') return addAddress({ ...operation, ifindex });
+  if (operation.kind === 'rule') return addRule(operation);
+  return addRoute(operation.dev === undefined ? operation : { ...operation, ifindex });
+}
+
+/** The request that removes it; undefined for what goes with the vNIC. */
+export function removal(operation: Operation): NetlinkRequest | undefined {
+  if (operation.kind === 'rule') return deleteRule(operation);
+  if (operation.kind === 'route' && operation.dev === undefined) return deleteRoute(operation);
+  return undefined;
+}
+
+/** Removals in reverse order, so that what leads to an object goes before the object. */
+export function removals(operations: readonly Operation[]): NetlinkRequest[] {
+  return operations
+    .map(removal)
+    .filter((request) => request !== undefined)
+    .reverse();
+}

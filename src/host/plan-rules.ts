@@ -1,0 +1,115 @@
+/**
+ * A VPN's rules for one family: its ladder, which only gotos reach, and the few rules that lead there. Covered traffic is
+ * told by its uid, before its first look-up, so that source addresses come out right without NAT; or by the mark that a BPF
+ * program gave its socket.
+ */
+import { RT_TABLE_MAIN } from '../kernel/rtnetlink.js';
+import { type Family, IPV6 } from '../model/vpn-types.js';
+import { PRIORITY, SELECTION_FIELD, type SlotNumbers, STEP, selectionMark } from './numbers.js';
+import type { Operation } from './operation.js';
+import type { PlanInput } from './plan.js';
+import type { RouteShape } from './plan-routes.js';
+
+const ALL_UIDS = { first: 0, last: 4294967294 };
+
+export function planRules(family: Family, input: PlanInput, numbers: SlotNumbers, shape: RouteShape): Operation[] {
+  return [
+    ...ladder(family, numbers, shape),
+    ...kernelAnswers(family, input, numbers, shape),
+    ...(input.owner === 0 ? rootSelectors(family, input, numbers) : userSelectors(family, input, numbers)),
+  ];
+}
+
+function ladder(family: Family, numbers: SlotNumbers, shape: RouteShape): Operation[] {
+  const step = (offset: number) => ({ kind: 'rule', family, priority: numbers.ladder + offset }) as const;
+  const steps: Operation[] = [];
+  // Last one first: the end stands before anything can fall through to it.
+  if (shape.kind === 'some') steps.push({ ...step(STEP.elsewhere), action: 'goto', target: PRIORITY.end });
+  else steps.push({ ...step(STEP.closed), action: 'unreachable' });
+  if (shape.kind === 'everything') {
+    // Only thrown prefixes get this far while the default table is whole.
+    if (shape.hasExcluded) steps.push({ ...step(STEP.excluded), action: 'lookup', table: RT_TABLE_MAIN });
+    steps.push({ ...step(STEP.everything), action: 'lookup', table: numbers.defaultTable });
+  }
+  if (shape.hasExplicit) steps.push({ ...step(STEP.explicit), action: 'lookup', table: numbers.explicitTable });
+  // A goto needs a rule at its very target; an unresolved one is passed over, and that would be a leak.
+  steps.push({ ...step(0), action: 'nop' });
+  return steps;
+}
+
+/**
+ * What the kernel itself says from a vNIC's address (RST, echo reply, TIME_WAIT) has no user: by its source it goes back
+ * into the tunnel instead of out by the physical link. Answers to a resolver on ::1 are let in from the vNIC.
+ */
+function kernelAnswers(family: Family, input: PlanInput, numbers: SlotNumbers, shape: RouteShape): Operation[] {
+  if (shape.kind === 'refused') return [];
+  const rules: Operation[] = input.spec.addresses
+    .filter((address) => address.family === family)
+    .map(({ address }) => ({
+      kind: 'rule',
+      family,
+      priority: PRIORITY.fromAddress,
+      action: 'lookup',
+      table: numbers.defaultTable,
+      iif: 'lo',
+      from: address,
+    }));
+  if (family === IPV6 && input.spec.dnsAddresses.length > 0) {
+    const table = numbers.loopbackTable;
+    rules.push({ kind: 'rule', family, priority: PRIORITY.fromLink, action: 'lookup', table, iif: numbers.link });
+  }
+  return rules;
+}
+
+function userSelectors(family: Family, input: PlanInput, numbers: SlotNumbers): Operation[] {
+  const { owner, selections, trusted } = input;
+  const onlySome = trusted.length > 0 && !trusted.some((selector) => selector.kind === 'uid');
+  const mine = { first: owner, last: owner };
+  const rules: Operation[] = [
+    {
+      kind: 'rule',
+      family,
+      priority: PRIORITY.user,
+      action: 'goto',
+      // A user with a VPN of its own is never root's to cover.
+      target: onlySome ? PRIORITY.end : numbers.ladder,
+      iif: 'lo',
+      uidRange: mine,
+    },
+  ];
+  if (selections.blocked !== undefined) rules.push(selected(family, selections.blocked, PRIORITY.end));
+  if (selections.covered !== undefined) rules.push(selected(family, selections.covered, numbers.ladder));
+  return rules;
+}
+
+function selected(family: Family, selection: number, target: number): Operation {
+  return {
+    kind: 'rule',
+    family,
+    priority: PRIORITY.selected,
+    action: 'goto',
+    target,
+    iif: 'lo',
+    fwmark: { value: selectionMark(selection), mask: SELECTION_FIELD },
+  };
+}
+
+/** Behind the users' rules: whoever has a VPN of its own never gets here. */
+function rootSelectors(family: Family, input: PlanInput, numbers: SlotNumbers): Operation[] {
+  const { selections, trusted, blocked } = input;
+  const uids = (selectors: PlanInput['trusted']): { first: number; last: number }[] =>
+    selectors.flatMap((selector) => (selector.kind === 'uid' ? [{ first: selector.uid, last: selector.uid }] : []));
+  const rule = { kind: 'rule', family, action: 'goto', iif: 'lo' } as const;
+  const covered = { ...rule, priority: PRIORITY.rootCovered, target: numbers.ladder };
+  const passed = { ...rule, priority: PRIORITY.rootBlocked, target: PRIORITY.end };
+  const rules: Operation[] = uids(blocked).map((uidRange) => ({ ...passed, uidRange }));
+  if (selections.blocked !== undefined) {
+    rules.push({ ...passed, fwmark: { value: selectionMark(selections.blocked), mask: SELECTION_FIELD } });
+  }
+  if (selections.covered !== undefined) {
+    rules.push({ ...covered, fwmark: { value: selectionMark(selections.covered), mask: SELECTION_FIELD } });
+  }
+  const ranges = trusted.length > 0 ? uids(trusted) : [ALL_UIDS];
+  for (const uidRange of ranges) rules.push({ ...covered, uidRange });
+  return rules;
+}

@@ -1,0 +1,55 @@
+/**
+ * Removes what a dead predecessor left in this network namespace, recognised by its tags alone (numbers.ts): rules by
+ * priority band and protocol, routes by table and protocol, links by group, the nft table and BPF programs by name. The
+ * links go first and the rules that lead to them next, as when a VPN is taken down.
+ */
+import { sweepSocketMarks } from '../kernel/bpf.js';
+import { cgroup2Root } from '../kernel/cgroup.js';
+import type { NetlinkSocket } from '../kernel/netlink-socket.js';
+import { type Nftables, nftablesAvailable } from '../kernel/nftables.js';
+import { deleteLinkGroup, RTPROT_KERNEL } from '../kernel/rtnetlink.js';
+import { listBothFamilies, listLinks, listRoutes, listRules } from '../kernel/rtnetlink-list.js';
+import { DYING_LINK_GROUP, isOurPriority, isOurTable, LINK_GROUP, NFT_TABLE, ROUTE_PROTOCOL } from './numbers.js';
+
+/** How many of each were found and removed. */
+export interface Swept {
+  links: number;
+  rules: number;
+  routes: number;
+  tables: number;
+  programs: number;
+}
+
+export async function sweep(socket: NetlinkSocket, nftables: () => Nftables, programs: string): Promise<Swept> {
+  const links = (await listLinks(socket)).filter(
+    ({ group }) => group === LINK_GROUP || group === DYING_LINK_GROUP,
+  ).length;
+  if (links > 0) await socket.batch([deleteLinkGroup(LINK_GROUP), deleteLinkGroup(DYING_LINK_GROUP)]);
+
+  const rules = (await listBothFamilies((family) => listRules(socket, family))).filter(
+    ({ priority, protocol }) => isOurPriority(priority) && protocol === RTPROT_KERNEL,
+  );
+  // Lowest priority number first: what leads into a ladder goes before the ladder.
+  await socket.batch(rules.sort((a, b) => a.priority - b.priority).map((rule) => rule.remove));
+
+  const routes = (await listBothFamilies((family) => listRoutes(socket, family))).filter(
+    ({ table, protocol }) => isOurTable(table) && protocol === ROUTE_PROTOCOL,
+  );
+  await socket.batch(routes.map((route) => route.remove));
+
+  const tables = nftablesAvailable() && nftables().hasTable(NFT_TABLE) ? 1 : 0;
+  if (tables > 0) nftables().run(`delete table inet ${NFT_TABLE}`);
+  return { links, rules: rules.length, routes: routes.length, tables, programs: sweepPrograms(programs) };
+}
+
+function sweepPrograms(prefix: string): number {
+  const root = cgroup2Root();
+  if (root === undefined) return 0;
+  try {
+    return sweepSocketMarks(root, (name) => name.startsWith(prefix)).length;
+  } catch (error) {
+    // Without the right to use BPF there is nothing of ours to find either: we could not have attached it.
+    if (error instanceof Error && /EPERM|EACCES|ENOSYS|EINVAL/.test(error.message)) return 0;
+    throw error;
+  }
+}

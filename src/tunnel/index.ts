@@ -1,0 +1,2 @@
+/** `vpn-manager/tunnel`: packet I/O for any TUN file descriptor. Plain form: one IP packet a read and a write. */
+export { type PacketCounters, type PacketStream, packets } from './packets.js';

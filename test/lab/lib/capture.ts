@@ -1,0 +1,58 @@
+/**
+ * What really crossed a link: tcpdump in the host's namespace, parsed by pcap.ts. A capture has begun when start returns,
+ * and stop() loses nothing: it first waits until tcpdump has seen all that the kernel counted.
+ */
+import type { LabHost } from './host.js';
+import { type CapturedPacket, parsePcap } from './pcap.js';
+import type { LabProcess } from './process.js';
+
+export interface Capture {
+  /** The packets so far; the capture goes on. */
+  peek(): Promise<CapturedPacket[]>;
+  stop(): Promise<CapturedPacket[]>;
+}
+
+/** tcpdump -U writes each packet at once; --immediate-mode takes it from the kernel at once. */
+const OPTIONS = ['-n', '-U', '--immediate-mode', '-s', '0', '-B', '16384', '-Z', 'root', '-w', '-'];
+
+export async function startCapture(host: LabHost, device: string, filter: readonly string[]): Promise<Capture> {
+  const tcpdump = host.spawn('tcpdump', ['-i', device, ...OPTIONS, ...filter]);
+  await tcpdump.waitFor(/listening on/);
+  return {
+    peek: async () => {
+      await drain(tcpdump);
+      return parsePcap(tcpdump.stdoutBytes);
+    },
+    stop: async () => {
+      await drain(tcpdump);
+      const { stderr } = await tcpdump.kill('SIGINT');
+      if (!/ 0 packets dropped by kernel/.test(stderr)) throw new Error(`tcpdump lost packets: ${stderr}`);
+      return parsePcap(tcpdump.stdoutBytes);
+    },
+  };
+}
+
+/**
+ * SIGUSR1 makes tcpdump say how many packets it has written and how many the kernel gave it. A link that is gone ends
+ * tcpdump by itself, with everything written.
+ */
+async function drain(tcpdump: LabProcess): Promise<void> {
+  await sleep(30);
+  for (let round = 1; tcpdump.running && round <= 200; round++) {
+    const before = reports(tcpdump).length;
+    process.kill(tcpdump.pid, 'SIGUSR1');
+    for (let tries = 0; tries < 100 && tcpdump.running && reports(tcpdump).length === before; tries++) await sleep(5);
+    const [, captured, received] = reports(tcpdump).at(-1) ?? [];
+    if (reports(tcpdump).length > before && captured === received) return;
+    await sleep(10);
+  }
+  if (tcpdump.running) throw new Error(`tcpdump does not keep up: ${tcpdump.stderr}`);
+}
+
+function reports(tcpdump: LabProcess): RegExpExecArray[] {
+  return [...tcpdump.stderr.matchAll(/(\d+) packets? captured, (\d+) packets? received by filter/g)];
+}
+
+function sleep(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}

@@ -1,0 +1,90 @@
+/** The service, started as its own process in a host of the lab, with a policy file and a socket of its own. */
+import { writeFileSync } from 'node:fs';
+import { chmod, mkdir, mkdtemp, writeFile } from 'node:fs/promises';
+import { connect } from 'node:net';
+import { join } from 'node:path';
+import type { LabHost } from './host.js';
+import type { LabProcess, Result } from './process.js';
+
+export interface Vpnd {
+  readonly socket: string;
+  readonly policyFile: string;
+  readonly pid: number;
+  readonly process: LabProcess;
+  /** Everything logged so far. */
+  log(): string;
+  /** Writes another policy and sends SIGHUP; the caller waits for the effect. */
+  reload(policy: unknown): void;
+  /** SIGTERM, then the exit status. */
+  stop(): Promise<Result>;
+  kill9(): Promise<Result>;
+}
+
+export interface VpndOptions {
+  /** Default: uids 0, 2001, 2002 and 2003 are system applications with the permission. */
+  policy?: unknown;
+  args?: readonly string[];
+  env?: Record<string, string>;
+  /** Of an earlier Vpnd, to start a successor on the same socket and state. */
+  directory?: string;
+}
+
+const MANAGE_VPN = 'ohos.permission.MANAGE_VPN';
+const TEST_UIDS = [0, 2001, 2002, 2003];
+const DEFAULT_POLICY = {
+  callers: TEST_UIDS.map((uid) => ({ match: { uid }, system: true, permissions: [MANAGE_VPN] })),
+};
+
+export async function startVpnd(host: LabHost, options: VpndOptions = {}): Promise<Vpnd> {
+  const directory = options.directory ?? (await makeDirectory(host));
+  const socket = join(directory, 'vpnd.sock');
+  const policyFile = join(directory, 'policy.json');
+  await writeFile(policyFile, JSON.stringify(options.policy ?? DEFAULT_POLICY), { mode: 0o644 });
+  const paths = ['--socket', socket, '--state-dir', join(directory, 'state'), '--policy', policyFile];
+  const process = host.spawnNode('dist/src/service/vpnd.js', [...paths, ...(options.args ?? [])], {
+    ...(options.env === undefined ? {} : { env: options.env }),
+  });
+  await waitForSocket(socket, process);
+  return {
+    socket,
+    policyFile,
+    pid: process.pid,
+    process,
+    log: () => process.stdout + process.stderr,
+    reload: (policy) => {
+      writeFileSync(policyFile, JSON.stringify(policy));
+      globalThis.process.kill(process.pid, 'SIGHUP');
+    },
+    stop: () => process.kill('SIGTERM'),
+    kill9: () => process.kill('SIGKILL'),
+  };
+}
+
+async function makeDirectory(host: LabHost): Promise<string> {
+  const directory = await mkdtemp(join(host.directory, 'vpnd-'));
+  // Every test uid must reach the socket; who may do what is the service's decision.
+  await chmod(directory, 0o755);
+  await mkdir(join(directory, 'state'), { mode: 0o700 });
+  return directory;
+}
+
+async function waitForSocket(path: string, process: LabProcess): Promise<void> {
+  const deadline = Date.now() + 20_000;
+  while (!(await accepts(path))) {
+    if (!process.running) throw new Error(`vpnd ended at start:\n${process.stdout}${process.stderr}`);
+    if (Date.now() > deadline) throw new Error(`vpnd does not accept on ${path}:\n${process.stdout}${process.stderr}`);
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}
+
+function accepts(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const probe = connect(path);
+    const settle = (accepted: boolean) => {
+      probe.destroy();
+      resolve(accepted);
+    };
+    probe.on('connect', () => settle(true));
+    probe.on('error', () => settle(false));
+  });
+}
