@@ -10,7 +10,8 @@ export function quote(value: unknown): string {
   if (Array.isArray(value)) return 'an array';
   if (typeof value === 'object' && value !== null) return 'an object';
   if (typeof value === 'function') return 'a function';
-  if (typeof value === 'bigint') return quote(`${value.toString().slice(0, MAX_QUOTED)}n`);
+  if (typeof value === 'bigint') return 'a bigint';
+  if (typeof value === 'symbol') return 'a symbol';
   return String(value);
 }
 

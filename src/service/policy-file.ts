@@ -3,10 +3,9 @@
  * can write it.
  */
 import { closeSync, constants, fstatSync, lstatSync, openSync, readFileSync } from 'node:fs';
-import { defaultPolicy, type NameLookup, type Policy, parsePolicy } from './policy.js';
+import { DEFAULT_POLICY_FILE, defaultPolicy, type NameLookup, type Policy, parsePolicy } from './policy.js';
 import { PolicyError } from './policy-json.js';
 
-export const DEFAULT_POLICY_FILE = '/etc/vpnd/policy.json';
 const MAX_FILE_BYTES = 1 << 20;
 
 /**

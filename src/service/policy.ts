@@ -3,13 +3,13 @@
  * looked up when the policy is read, so that a decision needs no lookup; a name that does not exist is an error, because
  * a guest or lockdown user with a typo would be neither. A key that is absent means what it means without a file.
  */
-import type { Prefix } from '../model/address.js';
-import { clearHostBits, literalFamily } from '../model/address.js';
+import { isCgroupPath } from '../kernel/cgroup.js';
+import { addressBits, clearHostBits, literalFamily, type Prefix } from '../model/address.js';
 import { MAX_APPLICATION_LENGTH } from '../model/limits.js';
 import { hasControlCharacter, quote } from '../model/quote.js';
-import { IPV4 } from '../model/vpn-types.js';
 import { type Entry, elements, members, oneOf, readBoolean, readDocument, readString, refuse } from './policy-json.js';
 
+export const DEFAULT_POLICY_FILE = '/etc/vpnd/policy.json';
 export const MANAGE_VPN = 'ohos.permission.MANAGE_VPN';
 
 /** The passwd and group databases. */
@@ -50,7 +50,7 @@ const KEYS = ['callers', 'guests', 'disabled', 'applications', 'lan', 'lockdown'
 const MAX_ID = 0xffff_fffe;
 
 /** root, and members of group `vpn` if it exists, are system with MANAGE_VPN; group `guest` and user `nobody` are guests. */
-export function defaultPolicy(names: NameLookup, file: string): Policy {
+export function defaultPolicy(names: NameLookup, file: string = DEFAULT_POLICY_FILE): Policy {
   const vpnGroup = names.groupByName('vpn');
   const guestGroup = names.groupByName('guest');
   const nobody = names.userByName('nobody');
@@ -189,13 +189,11 @@ function readTarget(entry: Entry, names: NameLookup): ApplicationTarget {
   return { uid: kind === 'user' ? readUserName(value, names) : readId(value) };
 }
 
-/** A path below the root of the cgroup2 file system, as in /proc/PID/cgroup. */
+/** A path as in /proc/PID/cgroup. It need not exist yet. */
 function readCgroup(entry: Entry): string {
   const path = readString(entry);
-  const isPlain = /^(\/[^/]+)+$/.test(path) && !path.split('/').some((step) => step === '.' || step === '..');
-  if (!isPlain || hasControlCharacter(path))
-    refuse(entry, `${quote(path)} is no cgroup path like /system.slice/a.service`);
-  return path;
+  if (isCgroupPath(path) && !hasControlCharacter(path)) return path;
+  return refuse(entry, `${quote(path)} is no cgroup path like /system.slice/a.service`);
 }
 
 function readLan(entry: Entry): Policy['lan'] {
@@ -209,7 +207,7 @@ function readCidr(entry: Entry): Prefix {
   const [address = '', digits = ''] = text.split(/\/(.*)/s);
   const family = literalFamily(address);
   const prefixLength = /^(0|[1-9][0-9]{0,2})$/.test(digits) ? Number(digits) : Number.NaN;
-  if (family === undefined || !(prefixLength <= (family === IPV4 ? 32 : 128))) {
+  if (family === undefined || !(prefixLength <= addressBits(family))) {
     refuse(entry, `${quote(text)} is no prefix like 192.168.0.0/16`);
   }
   const network = clearHostBits(address, prefixLength);

@@ -7,8 +7,8 @@
  * net.Socket closes the fd on either, which would take the vNIC away. No segmentation offload (IFF_VNET_HDR).
  */
 import { Worker } from 'node:worker_threads';
-import { errno, libc, libcAsync } from '../kernel/ffi.js';
-import { KernelError } from '../model/errors.js';
+import { checked } from '../kernel/errno.js';
+import { libc, libcAsync } from '../kernel/ffi.js';
 import { MAX_PENDING_BATCHES, type PacketBatch, PENDING, type ReaderInput, STOP } from './reader-protocol.js';
 
 const F_DUPFD_CLOEXEC = 1030;
@@ -41,9 +41,7 @@ export interface PacketStream extends AsyncIterable<Uint8Array> {
  *          for await (const packet of tunnel) send(encrypt(packet));
  */
 export function packets(fd: number): PacketStream {
-  const own = libc.fcntl(fd, F_DUPFD_CLOEXEC, 0);
-  if (own < 0) throw new KernelError('F_DUPFD_CLOEXEC', `fd ${fd}`, `errno ${errno()}`);
-  return new TunPackets(own);
+  return new TunPackets(checked(libc.fcntl(fd, F_DUPFD_CLOEXEC, 0), 'F_DUPFD_CLOEXEC', `fd ${fd}`));
 }
 
 class TunPackets implements PacketStream {

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import { test } from 'node:test';
 import { canonicalState, diffState } from './lib/canonical-state.js';
-import { startPeer } from './lib/peers.js';
+import { startPeer, startTunnelPeer } from './lib/peers.js';
 import { requireRoot } from './lib/prerequisites.js';
 import { ADDRESSES, standardLab } from './lib/standard-lab.js';
 
@@ -51,6 +51,22 @@ test('a lab has hosts, servers, captures and states, and leaves nothing', { time
     ]);
   });
 
+  await t.test('a tunnel peer turns datagrams into packets of a TUN in another host, and back', async () => {
+    const exit = await lab.host('exit');
+    const addresses = ['10.9.0.1/24', 'fd09::1/64'];
+    await startTunnelPeer(server, { port: 51820, device: 'tun0', addresses, exit });
+    const script = `
+      const echo = Buffer.from('4500001c0001000040010000' + '0a090002' + '0a090001' + '0800f7fe00000001', 'hex');
+      const sum = (bytes) => { let s = 0; for (let i = 0; i < bytes.length; i += 2) s += bytes.readUInt16BE(i); while (s > 0xffff) s = (s & 0xffff) + (s >> 16); return s ^ 0xffff; };
+      echo.writeUInt16BE(sum(echo.subarray(0, 20)), 10);
+      const udp = require('node:dgram').createSocket('udp4');
+      udp.on('message', (m) => { console.log(m[20], m.subarray(12, 20).join('.')); udp.close(); });
+      udp.send(echo, 51820, '${ADDRESSES.server.ipv4}');`;
+    const { stdout } = await app.node('-e', [script]);
+    assert.equal(stdout.trim(), '0 10.9.0.1.10.9.0.2');
+    assert.deepEqual((await server.json('ip', ['-j', 'link', 'show', 'type', 'tun'])).length, 0);
+  });
+
   await t.test('a capture misses nothing and parses what it saw', async () => {
     const capture = await app.capture('eth0');
     await app.run('ping', ['-c200', '-i0.002', '-W3', ADDRESSES.server.ipv4], { uid: 2001 });
@@ -72,7 +88,7 @@ test('a lab has hosts, servers, captures and states, and leaves nothing', { time
     await app.ip('rule add pref 77 uidrange 5-5 lookup 99', 'route add 10.0.0.0/8 dev eth0 table 99');
     await app.run('nft', ['add table inet t { chain c { counter accept; }; }']);
     await app.sysctl('net.ipv4.conf.eth0.arp_ignore=1');
-    await app.run('sh', ['-c', 'echo "nameserver 192.0.2.54" > /etc/new && mv /etc/new /etc/resolv.conf']);
+    await app.run('sh', ['-c', 'echo "nameserver 192.0.2.54" > /etc/resolv.conf']);
     const diff = diffState(before, await canonicalState(app));
     for (const part of ['rule4', 'route4', 'nft', 'arp_ignore', 'resolv.conf']) {
       assert.ok(
@@ -83,7 +99,7 @@ test('a lab has hosts, servers, captures and states, and leaves nothing', { time
     await app.ip('rule del pref 77', 'route flush table 99');
     await app.run('nft', ['delete table inet t']);
     await app.sysctl('net.ipv4.conf.eth0.arp_ignore=0');
-    await app.run('sh', ['-c', 'echo "nameserver 192.0.2.53" > /etc/new && mv /etc/new /etc/resolv.conf']);
+    await app.run('sh', ['-c', 'echo "nameserver 192.0.2.53" > /etc/resolv.conf']);
     assert.deepEqual(diffState(before, await canonicalState(app)), []);
   });
 

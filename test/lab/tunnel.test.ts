@@ -10,11 +10,10 @@ import { requireRoot } from './lib/prerequisites.js';
 
 /** Answers every ICMP echo request and says how the iteration ended. */
 const PROGRAM = (blocking: boolean) => `
-  import { openTun } from '/run/repo/dist/test/lab/lib/servers/tunnel.js';
-  import { libc } from '/run/repo/dist/src/kernel/ffi.js';
+  import { openTun, setBlocking } from '/run/repo/dist/src/kernel/tun.js';
   import { packets } from '/run/repo/dist/src/tunnel/index.js';
-  const fd = openTun('tun77');
-  libc.fcntl(fd, 4, ${blocking ? 0 : 0o4000});
+  const { fd } = openTun('tun77');
+  setBlocking(fd, ${blocking});
   const stream = packets(fd);
   console.log('open');
   console.log('write while down', stream.write(Buffer.alloc(20, 0x45)));

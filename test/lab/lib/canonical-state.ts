@@ -1,5 +1,5 @@
 /**
- * A host's network state as text, one object a line, without what changes by itself: counters, handles, timers,
+ * A host's network state as text, one fact a line, without what changes by itself: counters, handles, timers,
  * neighbours, interface numbers. Two equal texts: the host is as it was. Read with `ip`, `nft` and /proc, never with code
  * of our own, so that the proof does not depend on what it proves.
  */
@@ -49,7 +49,7 @@ export async function canonicalState(host: LabHost): Promise<string> {
   ]);
   const lines = LISTINGS.flatMap(([section], index) => {
     const objects = (listings[index] ?? []).filter((object) => Object.keys(object).length > 0);
-    return objects.map((object) => `${section} ${stable(object)}`).sort();
+    return objects.flatMap((object) => describe(section, object)).sort();
   });
   // The order of rules inside a chain has a meaning: kept as listed.
   const nft = (ruleset.nftables ?? []).filter((object) => !('metainfo' in object));
@@ -74,6 +74,13 @@ function without(lines: readonly string[], others: readonly string[]): string[] 
     counts.set(line, left - 1);
     return left <= 0;
   });
+}
+
+/** A link is long: one line a property, so that a difference is short. Routes and rules are one line each. */
+function describe(section: string, object: Json): string[] {
+  if (typeof object.ifname !== 'string') return [`${section} ${stable(object)}`];
+  const properties = Object.entries(object).filter(([key]) => !VOLATILE.has(key));
+  return properties.map(([key, value]) => `${section} ${object.ifname} ${key} ${stable(value)}`);
 }
 
 /** JSON with sorted keys and without the volatile ones. */

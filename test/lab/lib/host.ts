@@ -19,6 +19,11 @@ export interface RunOptions {
 
 export type SpawnOptions = Pick<RunOptions, 'uid' | 'gid' | 'groups' | 'env' | 'input'>;
 
+interface Link {
+  operstate: string;
+  addr_info: { family: string; scope: string }[];
+}
+
 /** Where the hosts see the repository and node; see lab.ts. */
 export const REPOSITORY_IN_HOST = '/run/repo';
 const NODE_IN_HOST = '/run/node';
@@ -100,6 +105,17 @@ export class LabHost {
   async configure(device: string, addresses: readonly string[]): Promise<void> {
     const add = addresses.map((each) => `address add ${each} dev ${device}${each.includes(':') ? ' nodad' : ''}`);
     await this.ip(...add, `link set ${device} up`);
+  }
+
+  /** Waits for the carrier and the link-local address, which the kernel gives a moment after the command. */
+  async linkIsUp(device: string): Promise<void> {
+    for (let tries = 1; tries <= 200; tries++) {
+      const [link] = await this.json<Link[]>('ip', ['-j', 'address', 'show', 'dev', device]);
+      const hasLocal = link?.addr_info.some((each) => each.family === 'inet6' && each.scope === 'link');
+      if (link?.operstate === 'UP' && hasLocal) return;
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+    throw new Error(`${this.name}: ${device} does not come up`);
   }
 
   capture(device: string, filter: readonly string[] = []): Promise<Capture> {

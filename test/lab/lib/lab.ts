@@ -21,8 +21,8 @@ const REPOSITORY = fileURLToPath(new URL('../../../..', import.meta.url));
 
 /**
  * Runs in the new namespaces. The repository and node are bind-mounted under /run, because a test uid may not be allowed
- * to walk the way to where they really are. /etc gets an overlay so that resolv.conf may be renamed over; where overlayfs
- * is refused, only the file itself is private. $1: repository, $2: node, $3: seconds to live.
+ * to walk the way to where they really are. /etc gets an overlay so that resolv.conf may be renamed over; where that is
+ * refused (root of a user namespace does not own /etc), only the file itself is private. $1: repository, $2: node, $3: seconds to live.
  */
 const HOLDER = `
 set -e
@@ -35,12 +35,14 @@ for entry in dist node_modules src test examples docs package.json; do
 done
 : > /run/node
 mount --bind "$2" /run/node
-if mount -t overlay -o lowerdir=/etc,upperdir=/run/etc/upper,workdir=/run/etc/work overlay /etc 2>/dev/null; then
-  rm -f /etc/resolv.conf
+if mount -t overlay -o lowerdir=/etc,upperdir=/run/etc/upper,workdir=/run/etc/work overlay /etc 2>/dev/null &&
+  rm -f /etc/resolv.conf 2>/dev/null && [ -w /etc ]; then
   echo 'nameserver 192.0.2.53' > /etc/resolv.conf
 else
   echo 'nameserver 192.0.2.53' > /run/etc/resolv.conf
-  mount --bind /run/etc/resolv.conf "$(readlink -f /etc/resolv.conf)"
+  target=$(readlink -f /etc/resolv.conf)
+  if [ ! -e "$target" ]; then mkdir -p "\${target%/*}"; : > "$target"; fi
+  mount --bind /run/etc/resolv.conf "$target"
 fi
 ip link set lo up
 cd /proc/sys/net
@@ -87,7 +89,7 @@ export class Lab {
     return host;
   }
 
-  /** A cable between two hosts. IPv6 addresses are usable at once (nodad). */
+  /** A cable between two hosts, working when the promise resolves: links up, IPv6 addresses usable at once (nodad). */
   async link(
     a: LabHost,
     aDevice: string,
@@ -98,6 +100,7 @@ export class Lab {
   ): Promise<void> {
     await a.ip(`link add ${aDevice} type veth peer name ${bDevice} netns ${b.pid}`);
     await Promise.all([a.configure(aDevice, aAddresses), b.configure(bDevice, bAddresses)]);
+    await Promise.all([a.linkIsUp(aDevice), b.linkIsUp(bDevice)]);
   }
 
   /** Ends everything that runs in the hosts, and with it the namespaces. */

@@ -56,7 +56,8 @@ export function requireRoot(t: TestContext): boolean {
  */
 export function reexecInUserNamespace(): void {
   if (process.getuid?.() === 0) return;
-  const { username, uid } = userInfo();
+  const uid = process.getuid?.() ?? -1;
+  const username = nameOf(uid);
   if (!isInstalled('newuidmap') || !isInstalled('unshare')) {
     leave('Without root this needs a user namespace with several uids: install the packages uidmap and util-linux.');
   }
@@ -67,8 +68,10 @@ export function reexecInUserNamespace(): void {
   }
   if (process.env[INSIDE] !== undefined) leave('The user namespace gave no root.');
   const namespaces = ['--user', '--map-root-user', '--map-auto', '--net', '--mount'];
-  const script = ['sh', '-c', 'mount -t tmpfs -o mode=0755 tmpfs /run && exec "$@"', 'sh'];
+  const script = ['sh', '-c', 'mount -t tmpfs -o mode=0755 tmpfs /run && exec setpriv --pdeathsig KILL "$@"', 'sh'];
   const self = [process.execPath, ...process.execArgv, ...process.argv.slice(1)];
+  // Ctrl-C reaches the program inside by itself; this one waits for its end.
+  process.on('SIGINT', () => {});
   const child = spawnSync('unshare', [...namespaces, ...script, ...self], {
     stdio: 'inherit',
     env: { ...process.env, [INSIDE]: '1' },
@@ -81,8 +84,23 @@ export function reexecInUserNamespace(): void {
   process.exit(child.status ?? 1);
 }
 
+/** The words that enter a host's namespaces from a shell outside. */
+export function enterCommand(pid: number): string {
+  const user = process.env[INSIDE] === undefined ? '' : ' -U --preserve-credentials';
+  return `nsenter -t ${pid}${user} -n -m`;
+}
+
 function canMakeNamespace(namespaces: readonly string[]): boolean {
   return spawnSync('unshare', [...namespaces, 'true']).status === 0;
+}
+
+/** The number itself for a user that has no passwd entry. */
+function nameOf(uid: number): string {
+  try {
+    return userInfo().username;
+  } catch {
+    return String(uid);
+  }
 }
 
 /** subuid(5): user name or number, first id, count. */

@@ -40,7 +40,9 @@ export interface StartOptions {
 const SIGNALS: Record<string, number> = { SIGHUP: 1, SIGINT: 2, SIGABRT: 6, SIGKILL: 9, SIGSEGV: 11, SIGTERM: 15 };
 
 export function start(command: string, args: readonly string[], options: StartOptions = {}): LabProcess {
-  return new Child(spawn(command, args, { env: options.env ?? process.env, cwd: '/' }), [command, ...args], options);
+  // A process group of its own: a Ctrl-C at the terminal is for the program that runs the lab, which then ends these in order.
+  const child = spawn(command, args, { env: options.env ?? process.env, cwd: '/', detached: true });
+  return new Child(child, [command, ...args], options);
 }
 
 class Child implements LabProcess {

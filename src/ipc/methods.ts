@@ -1,0 +1,81 @@
+/** The one table of what can be asked over the service's socket, with the shapes of parameters and results. */
+import type { VpnConfig } from '../model/vpn-types.js';
+
+export const PROTOCOL_VERSION = 1;
+
+/** JSON-RPC 2.0's own codes, for what is wrong with a request as such. The API's codes are positive. */
+export const RPC = { parseError: -32700, invalidRequest: -32600, methodNotFound: -32601 } as const;
+
+/** One VPN as `status` shows it. */
+export interface VpnStatus {
+  uid: number;
+  /** The process that set it up. */
+  pid: number;
+  program: string;
+  link: string;
+  /** ISO 8601. */
+  since: string;
+  addresses: string[];
+  routes: number;
+  dnsAddresses: string[];
+  searchDomains: string[];
+  mtu: number;
+  isIPv4Accepted: boolean;
+  isIPv6Accepted: boolean;
+  isBlocking: boolean;
+  isLegacy: boolean;
+  isMetered: boolean;
+  vpnId?: string;
+  trustedApplications: string[];
+  blockedApplications: string[];
+}
+
+export interface ServiceStatus {
+  version: string;
+  pid: number;
+  vpns: VpnStatus[];
+}
+
+/** What `subscribe` streams. Sequence numbers rise by one an event; one who sees a gap has no right to what is missing. */
+export type ServiceEvent = { sequence: number; time: string } & (
+  | { type: 'up'; uid: number; pid: number; link: string }
+  | { type: 'down'; uid: number; link: string; reason: DownReason }
+  | { type: 'policy' }
+);
+
+export type DownReason = 'destroyed' | 'process ended' | 'disabled by policy' | 'service ends';
+
+export interface Methods {
+  /** First on every connection. `isSystem`: whether the policy counts the caller as a system application. */
+  hello: { params: { protocol: number }; result: { protocol: number; version: string; isSystem: boolean } };
+  /** fds: 1, a unix stream socket through which one byte with the TUN descriptor comes before the reply. */
+  setUp: { params: { config: VpnConfig }; result: { link: string } };
+  /** fds: 1, the socket. */
+  protect: { params: Record<string, never>; result: Record<string, never> };
+  destroy: { params: Record<string, never>; result: Record<string, never> };
+  /** The caller's own VPN; for root, all. */
+  status: { params: Record<string, never>; result: ServiceStatus };
+  /** Events of the caller's own VPN, for root of all, as notifications named `event`. */
+  subscribe: { params: Record<string, never>; result: { sequence: number } };
+}
+
+export type Method = keyof Methods;
+
+/** How many descriptors each request carries. */
+export const METHOD_FDS: Readonly<Record<Method, number>> = {
+  hello: 0,
+  setUp: 1,
+  protect: 1,
+  destroy: 0,
+  status: 0,
+  subscribe: 0,
+};
+
+export function isMethod(name: unknown): name is Method {
+  return typeof name === 'string' && Object.hasOwn(METHOD_FDS, name);
+}
+
+/** Where the service listens. `VPND_SOCKET` overrides it on both sides. */
+export function socketPath(): string {
+  return process.env.VPND_SOCKET || '/run/vpnd/vpnd.sock';
+}

@@ -1,0 +1,168 @@
+/**
+ * The road of each call, behind the socket and in front of the host: who may (202, 201, 2203001), what is asked (401, 2200001),
+ * whether there is one already (2203002), then the work. A call that is refused has changed nothing. Every descriptor that
+ * came with a call is closed here, whatever happens.
+ */
+import { resolveApplications } from '../host/applications.js';
+import { slotNumbers } from '../host/numbers.js';
+import { protectSocket } from '../host/protect.js';
+import { isCgroupPath, resolveCgroup } from '../kernel/cgroup.js';
+import { libc, nss } from '../kernel/ffi.js';
+import { AF_UNIX, SOCK_STREAM, socketDomain, socketType } from '../kernel/socket-options.js';
+import { sendWithFds } from '../kernel/unix-socket.js';
+import type { Method, Methods, ServiceStatus, VpnStatus } from '../ipc/methods.js';
+import { PROTOCOL_VERSION } from '../ipc/methods.js';
+import { BusinessError } from '../model/errors.js';
+import { checkVpnConfig } from '../model/vpn-config-check.js';
+import { parseVpnConfig } from '../model/vpn-config.js';
+import { judge, refusal } from './authorize.js';
+import type { ServiceContext } from './context.js';
+import type { LiveVpn } from './registry.js';
+import type { Session } from './session.js';
+import { VERSION } from './version.js';
+
+type Handler<M extends Method> = (
+  context: ServiceContext,
+  session: Session,
+  params: Record<string, unknown>,
+  fds: readonly number[],
+) => Methods[M]['result'] | Promise<Methods[M]['result']>;
+
+export const HANDLERS: { readonly [M in Method]: Handler<M> } = {
+  hello: ({ policy }, session) => {
+    session.greeted = true;
+    return { protocol: PROTOCOL_VERSION, version: VERSION, isSystem: judge(policy(), session.peer).isSystem };
+  },
+
+  setUp: (context, session, params, fds) => {
+    const config = parseVpnConfig(params.config);
+    authorize(context, session, 'setUp');
+    const { uid } = session.peer;
+    return context.registry.inOrder(uid, () => setUp(context, session, config, fds));
+  },
+
+  protect: (context, session, _params, [fd]) => {
+    authorize(context, session, 'protect');
+    const protect = () => protectSocket(fd ?? -1, context.host.netnsCookie);
+    const { uid } = session.peer;
+    // Nothing to wait for: no turn of the event loop either.
+    if (context.registry.isIdle(uid)) return protect();
+    return context.registry.inOrder(uid, async () => protect());
+  },
+
+  destroy: (context, session) => {
+    authorize(context, session, 'destroy');
+    const { uid } = session.peer;
+    return context.registry.inOrder(uid, async () => {
+      await context.registry.lower(uid, 'destroyed');
+      return {};
+    });
+  },
+
+  status: ({ registry }, session) => statusFor(session.peer.uid, registry.all()),
+
+  subscribe: (context, session) => {
+    const send = (event: object) => context.send(session, { jsonrpc: '2.0', method: 'event', params: event });
+    if (!session.subscribed) {
+      session.subscribed = true;
+      session.onClose(context.events.subscribe({ uid: session.peer.uid, send }));
+    }
+    return { sequence: context.events.sequence };
+  },
+};
+
+function authorize({ policy }: ServiceContext, session: Session, call: 'setUp' | 'protect' | 'destroy'): void {
+  const refused = refusal(policy(), session.peer, call);
+  if (refused) throw refused;
+}
+
+async function setUp(
+  context: ServiceContext,
+  session: Session,
+  config: ReturnType<typeof parseVpnConfig>,
+  [mailbox]: readonly number[],
+): Promise<Methods['setUp']['result']> {
+  const { registry, policy, log } = context;
+  const { uid, pid } = session.peer;
+  const slot = registry.reserveSlot();
+  let vpn: LiveVpn;
+  try {
+    const spec = checkVpnConfig(config, slotNumbers(slot).link);
+    const lookup = { applications: policy().applications, userByName, cgroupExists };
+    const trusted = resolveApplications(spec.trustedApplications, 'trustedApplications', lookup, uid);
+    const blocked = resolveApplications(spec.blockedApplications, 'blockedApplications', lookup, uid);
+    const existing = registry.get(uid);
+    if (existing) {
+      const who = existing.pid === pid ? 'this process' : `process ${existing.pid}`;
+      throw new BusinessError(2203002, undefined, `uid ${uid} has ${existing.raised.plan.link.name}, set up by ${who}`);
+    }
+    if (mailbox === undefined || socketDomain(mailbox) !== AF_UNIX || socketType(mailbox) !== SOCK_STREAM) {
+      throw new BusinessError(401, 'fds[0]', 'is not a unix stream socket');
+    }
+    if (session.closed) throw new BusinessError(2200002, undefined, 'the caller went away');
+    vpn = await registry.raise({ slot, owner: uid, spec, trusted, blocked }, { pid, program: session.program });
+  } catch (error) {
+    registry.releaseSlot(slot);
+    throw error;
+  }
+  const { fd, name } = vpn.raised.tun;
+  // The service keeps no copy: the caller alone decides how long the descriptor lives.
+  const sent = session.closed ? 'end' : sendWithFds(mailbox, Buffer.from([0]), [fd]);
+  libc.close(fd);
+  if (sent !== 1) {
+    await registry.lower(uid, 'process ended', vpn);
+    throw new BusinessError(2200003, undefined, 'the descriptor could not be handed over: the mailbox does not take it');
+  }
+  session.onClose(() => endWith(context, vpn));
+  log('info', 'vpn-up', { uid, pid, program: session.program, link: name });
+  context.events.emit({ type: 'up', uid, pid, link: name });
+  return { link: name };
+}
+
+/** The VPN ends with the process or connection that set it up, whichever ends first; both close the session. */
+function endWith({ registry, log }: ServiceContext, vpn: LiveVpn): void {
+  registry
+    .inOrder(vpn.owner, () => registry.lower(vpn.owner, 'process ended', vpn))
+    .catch((error: Error) => log('error', 'vpn-down-failed', { uid: vpn.owner, error: error.message }));
+}
+
+const userByName = (name: string): { uid: number } | undefined => {
+  const entry = nss.userByName(name);
+  return entry && { uid: entry.pw_uid };
+};
+
+function cgroupExists(path: string): boolean {
+  try {
+    return isCgroupPath(path) && resolveCgroup(path) !== '';
+  } catch {
+    return false;
+  }
+}
+
+function statusFor(uid: number, vpns: readonly LiveVpn[]): ServiceStatus {
+  const visible = vpns.filter((vpn) => uid === 0 || vpn.owner === uid);
+  return { version: VERSION, pid: process.pid, vpns: visible.map(toStatus) };
+}
+
+function toStatus({ owner, pid, program, raised, since, spec }: LiveVpn): VpnStatus {
+  return {
+    uid: owner,
+    pid,
+    program,
+    link: raised.plan.link.name,
+    since: since.toISOString(),
+    addresses: spec.addresses.map(({ address, prefixLength }) => `${address}/${prefixLength}`),
+    routes: spec.routes.length,
+    dnsAddresses: spec.dnsAddresses.map(({ address }) => address),
+    searchDomains: [...spec.searchDomains],
+    mtu: spec.mtu,
+    isIPv4Accepted: spec.accepted[1],
+    isIPv6Accepted: spec.accepted[2],
+    isBlocking: spec.isBlocking,
+    isLegacy: spec.isLegacy,
+    isMetered: spec.isMetered,
+    ...(spec.vpnId !== undefined && { vpnId: spec.vpnId }),
+    trustedApplications: [...spec.trustedApplications],
+    blockedApplications: [...spec.blockedApplications],
+  };
+}

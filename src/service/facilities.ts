@@ -1,0 +1,33 @@
+/** What the service cannot do without, checked before anything is touched, each named with its fix. */
+import { accessSync, constants, readFileSync } from 'node:fs';
+import { nftablesAvailable } from '../kernel/nftables.js';
+
+const CAP_NET_ADMIN = 12n;
+
+/** 69: the machine lacks something; 77: we lack a right. */
+export class FacilityError extends Error {
+  override readonly name = 'FacilityError';
+  readonly exitCode: 69 | 77;
+
+  constructor(exitCode: 69 | 77, message: string) {
+    super(message);
+    this.exitCode = exitCode;
+  }
+}
+
+export function checkFacilities(): void {
+  const effective = /^CapEff:\s*([0-9a-f]+)$/m.exec(readFileSync('/proc/self/status', 'latin1'))?.[1] ?? '0';
+  if ((BigInt(`0x${effective}`) & (1n << CAP_NET_ADMIN)) === 0n) {
+    throw new FacilityError(77, 'vpnd needs CAP_NET_ADMIN: run it as root, or as a service with that capability');
+  }
+  try {
+    accessSync('/dev/net/tun', constants.R_OK | constants.W_OK);
+  } catch (error) {
+    const missing = (error as NodeJS.ErrnoException).code === 'ENOENT';
+    if (missing) throw new FacilityError(69, 'there is no /dev/net/tun: load the module with `modprobe tun`');
+    throw new FacilityError(77, '/dev/net/tun cannot be opened for reading and writing by this user');
+  }
+  if (!nftablesAvailable()) {
+    throw new FacilityError(69, 'libnftables.so.1 is missing: install libnftables1 (Debian) or nftables (Alpine, Fedora)');
+  }
+}

@@ -1,0 +1,67 @@
+/**
+ * `vpn-manager/service`: the whole service in a Worker of this process, for tests, containers and embedded use. It needs
+ * what vpnd needs: CAP_NET_ADMIN, /dev/net/tun, libnftables.
+ *
+ * @example const service = await startService({ socket: '/run/app/vpnd.sock' });
+ *          process.env.VPND_SOCKET = service.socket;
+ */
+import { Worker } from 'node:worker_threads';
+import { socketPath } from '../ipc/methods.js';
+import { wakeEpoll } from '../kernel/epoll.js';
+import type { LogLevel } from './log.js';
+import type { FromWorker, ServiceWorkerData, ToWorker } from './worker.js';
+
+export interface ServiceOptions {
+  /** Where to listen. Default: VPND_SOCKET, else /run/vpnd/vpnd.sock. */
+  socket?: string;
+  /** Default /run/vpnd. */
+  stateDir?: string;
+  /** Default /etc/vpnd/policy.json, and the built-in policy when that is absent. */
+  policy?: string;
+  /** Default 'warning'; lines go to stderr. */
+  logLevel?: LogLevel;
+}
+
+export interface RunningService {
+  readonly socket: string;
+  /** Reads the policy file again, as SIGHUP does for vpnd. */
+  reload(): void;
+  /** Ends every VPN and the Worker. The process is kept alive until then, as by a listening server. */
+  close(): Promise<void>;
+}
+
+/** Resolves when the socket accepts. Rejects with a plain Error that says what is missing. */
+export function startService(options: ServiceOptions = {}): Promise<RunningService> {
+  const data: ServiceWorkerData = {
+    socket: options.socket ?? socketPath(),
+    stateDir: options.stateDir ?? '/run/vpnd',
+    policyFile: options.policy,
+    logLevel: options.logLevel ?? 'warning',
+  };
+  const worker = new Worker(new URL('./worker.js', import.meta.url), { workerData: data });
+  const ended = new Promise<void>((resolve) => worker.once('exit', () => resolve()));
+  return new Promise((resolve, reject) => {
+    worker.once('error', reject);
+    worker.on('message', (message: FromWorker) => {
+      if (message.kind === 'log') process.stderr.write(message.line);
+      else if (message.kind === 'failed') reject(new Error(message.message));
+      else resolve(running(worker, data.socket, message.wakeFd, ended));
+    });
+  });
+}
+
+function running(worker: Worker, socket: string, wakeFd: number, ended: Promise<void>): RunningService {
+  // When the process exits, node waits for the Worker's own worker, which waits in the kernel: wake it.
+  const onExit = (): void => wakeEpoll(wakeFd);
+  process.on('exit', onExit);
+  const post = (word: ToWorker): void => worker.postMessage(word);
+  return {
+    socket,
+    reload: () => post('reload'),
+    close: async () => {
+      post('close');
+      await ended;
+      process.off('exit', onExit);
+    },
+  };
+}

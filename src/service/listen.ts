@@ -1,0 +1,62 @@
+/** The socket file: made, kept from a second service, removed. A stale one of a dead service is replaced. */
+import { chmodSync, constants, mkdirSync, openSync, statSync, unlinkSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { checked, errnoName } from '../kernel/errno.js';
+import { errno, libc } from '../kernel/ffi.js';
+import { unixAddress, unixSocket } from '../kernel/unix-socket.js';
+
+const BACKLOG = 511;
+const LOCK_EX_NB = 2 | 4;
+const F_GETFL = 3;
+const F_SETFL = 4;
+
+/** Somebody else has what we need; exit 73. */
+export class InUseError extends Error {
+  override readonly name = 'InUseError';
+}
+
+/** A listening socket, non-blocking and close-on-exec. Everybody may connect: the policy decides what they may do. */
+export function listenOn(path: string): number {
+  mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
+  const fd = unixSocket();
+  libc.fcntl(fd, F_SETFL, libc.fcntl(fd, F_GETFL, 0) | constants.O_NONBLOCK);
+  try {
+    const address = unixAddress(path);
+    if (libc.bind(fd, address, address.length) < 0) {
+      if (errnoName(errno()) !== 'EADDRINUSE') checked(-1, 'bind', path);
+      removeStale(path, address);
+      checked(libc.bind(fd, address, address.length), 'bind', path);
+    }
+    chmodSync(path, 0o666);
+    checked(libc.listen(fd, BACKLOG), 'listen', path);
+    return fd;
+  } catch (error) {
+    libc.close(fd);
+    throw error;
+  }
+}
+
+/** Only a socket that nobody listens on is ever removed. */
+function removeStale(path: string, address: Buffer): void {
+  if (!statSync(path).isSocket()) throw new InUseError(`${path} exists and is no socket`);
+  const probe = unixSocket();
+  const connected = libc.connect(probe, address, address.length) === 0;
+  const why = errnoName(errno());
+  libc.close(probe);
+  if (connected) throw new InUseError(`another service listens on ${path}`);
+  if (why !== 'ECONNREFUSED') throw new InUseError(`${path} is in use (${why})`);
+  unlinkSync(path);
+}
+
+/**
+ * One service for each network namespace: its sweep would take a second one's VPNs for a dead one's. Held until the process
+ * ends, however it ends. Returns the descriptor that holds it.
+ */
+export function lockNamespace(stateDir: string): number {
+  mkdirSync(stateDir, { recursive: true, mode: 0o755 });
+  const file = join(stateDir, `netns-${statSync('/proc/self/ns/net').ino}.lock`);
+  const fd = openSync(file, constants.O_CREAT | constants.O_RDWR | constants.O_NOFOLLOW, 0o600);
+  if (libc.flock(fd, LOCK_EX_NB) === 0) return fd;
+  libc.close(fd);
+  throw new InUseError(`another service serves this network namespace (${file} is locked)`);
+}

@@ -1,0 +1,203 @@
+/**
+ * The socket: accepts, identifies and serves peers. Frames arrive from the epoll worker; whatever is wrong with one ends that
+ * connection with an error line and touches nobody else. It decides nothing about VPNs.
+ */
+import { randomInt } from 'node:crypto';
+import { CALLER_LINE_BYTES, type Frame, STRANGER_LINE_BYTES } from '../ipc/frame.js';
+import { isMethod, METHOD_FDS, RPC } from '../ipc/methods.js';
+import type { EpollEvent } from '../kernel/epoll-worker.js';
+import { Epoll } from '../kernel/epoll.js';
+import { libc } from '../kernel/ffi.js';
+import { BusinessError, ProtocolError } from '../model/errors.js';
+import { refusal } from './authorize.js';
+import { HANDLERS } from './calls.js';
+import type { ServiceContext } from './context.js';
+import { describeError } from './log.js';
+import { Session } from './session.js';
+
+/** A connection that has not said hello, or not finished a line, within this time is closed. */
+const SILENCE_MS = 10_000;
+const SESSIONS_MAXIMUM = 4096;
+/** Of one uid other than root's: nobody can use up everybody's. */
+const SESSIONS_PER_UID = 256;
+/** Calls of one connection under way; more wait in its own socket. */
+const CALLS_PER_SESSION = 256;
+
+export class Server {
+  readonly #context: Omit<ServiceContext, 'send'>;
+  readonly #epoll: Epoll;
+  readonly #sessions = new Map<number, Session>();
+  readonly #pidfds = new Map<number, Session>();
+  readonly #calls = new Map<Session, number>();
+  readonly #silence: NodeJS.Timeout;
+  #refusing = false;
+
+  constructor(listenFd: number, context: Omit<ServiceContext, 'send'>) {
+    this.#context = context;
+    this.#epoll = new Epoll(listenFd, (event) => this.#onEvent(event));
+    this.#silence = setInterval(() => this.#closeSilent(), SILENCE_MS / 2);
+    this.#silence.unref();
+  }
+
+  /** Written from another thread, ends the waiting one; see kernel/epoll.ts. */
+  get wakeFd(): number {
+    return this.#epoll.wakeFd;
+  }
+
+  /** From now on every new call is 2200002; those under way are answered. */
+  refuse(): void {
+    this.#refusing = true;
+  }
+
+  async close(): Promise<void> {
+    clearInterval(this.#silence);
+    await this.#epoll.stop();
+    for (const session of [...this.#sessions.values()]) this.#close(session, false);
+  }
+
+  #onEvent(event: EpollEvent): void {
+    if (event.kind === 'connection') return this.#accept(event.fd);
+    if (event.kind === 'exited') {
+      const ended = this.#pidfds.get(event.tag);
+      if (ended) this.#close(ended);
+      return;
+    }
+    const session = this.#sessions.get(event.tag);
+    if (!session) {
+      // Read before the session was closed: what came with it is nobody's.
+      if (event.kind === 'data') for (const fd of event.fds) libc.close(fd);
+      return;
+    }
+    if (event.kind === 'end') return this.#close(session);
+    if (!session.flush()) return this.#close(session);
+    if (event.kind === 'data') this.#read(session, event);
+  }
+
+  #accept(fd: number): void {
+    const session = Session.open(fd, (of) => (this.#mayUse(of) ? CALLER_LINE_BYTES : STRANGER_LINE_BYTES));
+    if (!session) return void libc.close(fd);
+    const { uid } = session.peer;
+    const mine = uid === 0 ? 0 : [...this.#sessions.values()].filter((other) => other.peer.uid === uid).length;
+    if (this.#sessions.size >= SESSIONS_MAXIMUM || mine >= SESSIONS_PER_UID) {
+      this.#context.log('warning', 'too-many-connections', { uid });
+      return session.close();
+    }
+    session.tag = this.#epoll.addConnection(fd);
+    this.#sessions.set(session.tag, session);
+    if (session.pidfd >= 0) {
+      session.pidfdTag = this.#epoll.addPidfd(session.pidfd);
+      this.#pidfds.set(session.pidfdTag, session);
+    }
+  }
+
+  #mayUse(session: Session): boolean {
+    return refusal(this.#context.policy(), session.peer, 'destroy') === undefined;
+  }
+
+  #read(session: Session, { data, fds, truncated }: Extract<EpollEvent, { kind: 'data' }>): void {
+    session.lastReadAtMs = performance.now();
+    try {
+      for (const frame of session.reader.push(data, fds)) this.#serve(session, frame);
+      if (truncated) throw new ProtocolError('too many descriptors in one message');
+    } catch (error) {
+      return this.#endWithError(session, error);
+    }
+    this.#resume(session);
+  }
+
+  /** An answer that tells why, then the end. The API's own reason comes first: a stranger's long line is a 202. */
+  #endWithError(session: Session, error: unknown): void {
+    const refused = refusal(this.#context.policy(), session.peer, 'destroy');
+    const code = error instanceof ProtocolError && /not JSON$/.test(error.message) ? RPC.parseError : RPC.invalidRequest;
+    const reason = error instanceof Error ? error.message : String(error);
+    this.#context.log('debug', 'protocol-error', { uid: session.peer.uid, pid: session.peer.pid, reason });
+    session.send({ jsonrpc: '2.0', id: null, error: refused?.toJSON() ?? { code, message: reason } });
+    this.#close(session);
+  }
+
+  #serve(session: Session, { message, fds }: Frame): void {
+    const { id, method, params = {} } = message;
+    const answerable = typeof id === 'number' || typeof id === 'string';
+    const reject = (code: number, text: string): void => {
+      for (const fd of fds) libc.close(fd);
+      this.#send(session, { jsonrpc: '2.0', id: answerable ? id : null, error: { code, message: text } });
+    };
+    if (message.jsonrpc !== '2.0' || !answerable || typeof method !== 'string') {
+      return reject(RPC.invalidRequest, 'a request has "jsonrpc": "2.0", an "id" and a "method"');
+    }
+    if (!isMethod(method)) return reject(RPC.methodNotFound, 'there is no such method; docs/protocol.md lists them');
+    if (typeof params !== 'object' || params === null || Array.isArray(params)) {
+      return reject(RPC.invalidRequest, '"params" is not an object');
+    }
+    if (fds.length !== METHOD_FDS[method]) {
+      return reject(RPC.invalidRequest, `${method} carries ${METHOD_FDS[method]} descriptors, not ${fds.length}`);
+    }
+    const calls = (this.#calls.get(session) ?? 0) + 1;
+    if (calls > CALLS_PER_SESSION) return reject(RPC.invalidRequest, `more than ${CALLS_PER_SESSION} calls under way`);
+    this.#calls.set(session, calls);
+
+    const done = (answer: object): void => {
+      for (const fd of fds) libc.close(fd);
+      this.#calls.set(session, (this.#calls.get(session) ?? 1) - 1);
+      this.#send(session, { jsonrpc: '2.0', id, ...answer });
+    };
+    try {
+      if (this.#refusing) throw new BusinessError(2200002, undefined, 'the service is ending');
+      const context = { ...this.#context, send: (to: Session, event: object) => this.#send(to, event) };
+      const result = HANDLERS[method](context, session, params as Record<string, unknown>, fds);
+      if (result instanceof Promise) {
+        result.then(
+          (value) => done({ result: value }),
+          (error) => done({ error: this.#toError(error, session, method) }),
+        );
+      } else {
+        done({ result });
+      }
+    } catch (error) {
+      done({ error: this.#toError(error, session, method) });
+    }
+  }
+
+  /** The one place where errors of inside become errors of the API. The cause goes to the log, not to the caller. */
+  #toError(error: unknown, session: Session, method: string): object {
+    const { uid, pid } = session.peer;
+    if (error instanceof BusinessError) {
+      this.#context.log('info', 'refused', { method, uid, pid, code: error.code, reason: error.message });
+      return error.toJSON();
+    }
+    const reference = randomInt(0x10000, 0xfffff).toString(16);
+    this.#context.log('error', 'failed', { method, uid, pid, reference, cause: describeError(error) });
+    return new BusinessError(2200003, undefined, `the service's log has the cause under reference=${reference}`).toJSON();
+  }
+
+  #send(session: Session, message: object): void {
+    if (session.closed) return;
+    if (!session.send(message)) return this.#close(session);
+    if (session.hasUnsent) this.#resume(session);
+  }
+
+  #resume(session: Session): void {
+    if (!session.closed) this.#epoll.resume(session.fd, session.tag, session.hasUnsent);
+  }
+
+  #close(session: Session, watched = true): void {
+    if (session.closed) return;
+    this.#sessions.delete(session.tag);
+    this.#calls.delete(session);
+    if (watched) this.#epoll.remove(session.fd);
+    if (session.pidfd >= 0) {
+      this.#pidfds.delete(session.pidfdTag);
+      if (watched) this.#epoll.remove(session.pidfd);
+    }
+    session.close();
+  }
+
+  #closeSilent(): void {
+    const now = performance.now();
+    for (const session of this.#sessions.values()) {
+      const silent = !session.greeted && now - session.openedAtMs > SILENCE_MS;
+      const stuck = session.reader.pendingBytes > 0 && now - session.lastReadAtMs > SILENCE_MS;
+      if (silent || stuck) this.#close(session);
+    }
+  }
+}

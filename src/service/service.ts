@@ -1,0 +1,137 @@
+/**
+ * The service as one object: started, told to reload its policy, ended. vpnd runs it in a process of its own, startService()
+ * in a Worker.
+ */
+import { unlinkSync } from 'node:fs';
+import { VpnHost } from '../host/vpn-host.js';
+import { libc, nss } from '../kernel/ffi.js';
+import type { DownReason } from '../ipc/methods.js';
+import { Events } from './events.js';
+import { listenOn, lockNamespace } from './listen.js';
+import type { Log } from './log.js';
+import type { NameLookup, Policy } from './policy.js';
+import { loadPolicy } from './policy-file.js';
+import { type LiveVpn, Registry } from './registry.js';
+import { Server } from './server.js';
+
+export interface ServiceSettings {
+  socket: string;
+  stateDir: string;
+  /** Absent: the default path, and when nothing is there the built-in policy. */
+  policyFile: string | undefined;
+  log: Log;
+}
+
+const names: NameLookup = {
+  userByName: (name) => {
+    const entry = nss.userByName(name);
+    return entry && { uid: entry.pw_uid };
+  },
+  groupByName: (name) => {
+    const entry = nss.groupByName(name);
+    return entry && { gid: entry.gr_gid };
+  },
+};
+
+export class Service {
+  readonly #settings: ServiceSettings;
+  readonly #host: VpnHost;
+  readonly #registry: Registry;
+  readonly #events = new Events();
+  readonly #server: Server;
+  readonly #listenFd: number;
+  readonly #lockFd: number;
+  #policy: Policy;
+  #closing: Promise<void> | undefined;
+
+  /** Sweeps, then listens. Throws PolicyError, InUseError or KernelError; nothing is left behind then. */
+  static async start(settings: ServiceSettings): Promise<Service> {
+    const policy = loadPolicy(settings.policyFile, names);
+    const lockFd = lockNamespace(settings.stateDir);
+    let listenFd = -1;
+    let host: VpnHost | undefined;
+    try {
+      // The socket first: a path in use must not cost a living service its VPNs.
+      listenFd = listenOn(settings.socket);
+      host = new VpnHost();
+      const swept = await host.sweep();
+      if (Object.values(swept).some((count) => count > 0)) settings.log('warning', 'swept', { ...swept });
+      return new Service(settings, policy, host, listenFd, lockFd);
+    } catch (error) {
+      host?.close();
+      if (listenFd >= 0) {
+        libc.close(listenFd);
+        unlinkSync(settings.socket);
+      }
+      libc.close(lockFd);
+      throw error;
+    }
+  }
+
+  private constructor(settings: ServiceSettings, policy: Policy, host: VpnHost, listenFd: number, lockFd: number) {
+    this.#settings = settings;
+    this.#policy = policy;
+    this.#host = host;
+    this.#listenFd = listenFd;
+    this.#lockFd = lockFd;
+    this.#registry = new Registry(host, (vpn, reason) => this.#onDown(vpn, reason));
+    this.#server = new Server(listenFd, {
+      host,
+      registry: this.#registry,
+      events: this.#events,
+      policy: () => this.#policy,
+      log: settings.log,
+    });
+    settings.log('info', 'ready', { socket: settings.socket, policy: policy.file });
+  }
+
+  get wakeFd(): number {
+    return this.#server.wakeFd;
+  }
+
+  /** Reads the policy again. A bad file keeps the old policy, with one error line. */
+  reload(): void {
+    try {
+      this.#policy = loadPolicy(this.#settings.policyFile, names);
+    } catch (error) {
+      this.#settings.log('error', 'policy-kept', { reason: (error as Error).message });
+      return;
+    }
+    this.#settings.log('info', 'policy-loaded', { policy: this.#policy.file });
+    this.#events.emit({ type: 'policy' });
+    if (this.#policy.isDisabled) void this.#endAll('disabled by policy');
+  }
+
+  /** Ends every VPN, answers what is under way, and lets go of everything. */
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    this.#server.refuse();
+    unlinkSync(this.#settings.socket);
+    await this.#endAll('service ends');
+    await this.#server.close();
+    libc.close(this.#listenFd);
+    this.#host.close();
+    libc.close(this.#lockFd);
+    this.#settings.log('info', 'ended');
+  }
+
+  async #endAll(reason: DownReason): Promise<void> {
+    const end = (uid: number) => this.#registry.inOrder(uid, () => this.#registry.lower(uid, reason));
+    const results = await Promise.allSettled(this.#registry.users().map(end));
+    for (const result of results) {
+      if (result.status === 'rejected') {
+        this.#settings.log('error', 'vpn-down-failed', { error: String(result.reason) });
+      }
+    }
+  }
+
+  #onDown(vpn: LiveVpn, reason: DownReason): void {
+    const { name: link } = vpn.raised.tun;
+    this.#settings.log('info', 'vpn-down', { uid: vpn.owner, link, reason });
+    this.#events.emit({ type: 'down', uid: vpn.owner, link, reason });
+  }
+}

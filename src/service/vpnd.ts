@@ -1,0 +1,82 @@
+#!/usr/bin/env node
+/**
+ * vpnd: the service in the foreground. SIGTERM and SIGINT end every VPN and exit 0, SIGHUP reads the policy again. Exit codes
+ * are those of sysexits.h: 64 usage, 69 something is missing, 70 a defect, 73 socket or namespace in use, 77 no right,
+ * 78 bad policy. docs/service.md.
+ */
+import { parseArgs } from 'node:util';
+import { socketPath } from '../ipc/methods.js';
+import { checkFacilities, FacilityError } from './facilities.js';
+import { InUseError } from './listen.js';
+import { createLog, describeError, isLogLevel } from './log.js';
+import { notify } from './notify.js';
+import { PolicyError } from './policy-json.js';
+import { Service } from './service.js';
+import { VERSION } from './version.js';
+
+const USAGE = `usage: vpnd [--socket PATH] [--state-dir DIR] [--policy FILE] [--log-level error|warning|info|debug]
+       vpnd --version | --help
+`;
+
+function fail(exitCode: number, message: string): never {
+  process.stderr.write(`vpnd: ${message}\n`);
+  process.exit(exitCode);
+}
+
+function options() {
+  try {
+    const { values } = parseArgs({
+      options: {
+        socket: { type: 'string' },
+        'state-dir': { type: 'string' },
+        policy: { type: 'string' },
+        'log-level': { type: 'string' },
+        version: { type: 'boolean' },
+        help: { type: 'boolean' },
+      },
+    });
+    return values;
+  } catch (error) {
+    return fail(64, `${(error as Error).message}\n${USAGE}`);
+  }
+}
+
+function exitCodeOf(error: unknown): number {
+  if (error instanceof PolicyError) return 78;
+  if (error instanceof InUseError) return 73;
+  if (error instanceof FacilityError) return error.exitCode;
+  return 70;
+}
+
+async function main(): Promise<void> {
+  const values = options();
+  if (values.help) return void process.stdout.write(USAGE);
+  if (values.version) return void process.stdout.write(`${VERSION}\n`);
+  const level = values['log-level'] ?? 'info';
+  if (!isLogLevel(level)) return fail(64, `--log-level ${level} is not error, warning, info or debug`);
+  const log = createLog(level, (line) => process.stderr.write(line));
+  try {
+    checkFacilities();
+    const service = await Service.start({
+      socket: values.socket ?? socketPath(),
+      stateDir: values['state-dir'] ?? '/run/vpnd',
+      policyFile: values.policy,
+      log,
+    });
+    const end = (): void => {
+      notify('STOPPING=1');
+      service.close().then(
+        () => process.exit(0),
+        (error) => fail(70, describeError(error)),
+      );
+    };
+    process.on('SIGTERM', end);
+    process.on('SIGINT', end);
+    process.on('SIGHUP', () => service.reload());
+    notify('READY=1');
+  } catch (error) {
+    fail(exitCodeOf(error), error instanceof PolicyError ? error.message : (error as Error).message);
+  }
+}
+
+await main();

@@ -1,0 +1,32 @@
+/**
+ * This process's one connection to the service: made when first needed, shared by all VpnConnection objects, independent of
+ * garbage collection, made anew after the service has gone. It ends with the process, from an exit handler at the latest,
+ * so that a read blocked on the TUN returns and the process can end.
+ */
+import { socketPath } from '../ipc/methods.js';
+import { ServiceConnection } from '../ipc/service-connection.js';
+
+/** createVpnConnection may take this long to learn whether the caller is a system application. */
+const HELLO_TIMEOUT_MS = 250;
+
+let current: ServiceConnection | undefined;
+
+process.on('exit', () => current?.shutdown());
+
+/** The connection, made if there is none. Throws BusinessError 2200002. */
+export function serviceConnection(helloTimeoutMs = 0): ServiceConnection {
+  const path = socketPath();
+  if (current && !current.isClosed && current.path === path) return current;
+  const made = new ServiceConnection(path, helloTimeoutMs);
+  current = made;
+  return made;
+}
+
+/** Whether the policy counts this process as a system application; undefined when the service cannot be asked. */
+export function isSystemApplication(): boolean | undefined {
+  try {
+    return serviceConnection(HELLO_TIMEOUT_MS).hello?.isSystem;
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,101 @@
+/**
+ * VpnConnection: the API's object. It holds nothing: a VPN belongs to its user, the connection to the service to the process.
+ * Codes and their order are those of docs/api.md.
+ */
+import { libc } from '../kernel/ffi.js';
+import { isInetSocket } from '../kernel/socket-options.js';
+import { receiveWithFds, unixPair } from '../kernel/unix-socket.js';
+import { BusinessError } from '../model/errors.js';
+import { parseVpnConfig } from '../model/vpn-config.js';
+import type { VpnConfig } from '../model/vpn-types.js';
+import { type AsyncCallback, checkArguments, deliver } from './arguments.js';
+import { serviceConnection } from './client.js';
+
+export class VpnConnection {
+  /** Only objects that createVpnConnection made have it; nothing enumerable, so that JSON shows `{}`. */
+  readonly #made = true;
+
+  /**
+   * Sets up a VPN and gives the descriptor of its vNIC: a TUN, one IP packet a read and write. The number is the caller's to
+   * close. Throws 401; later 201, 202, 2200001, 2200002, 2200003, 2203001, 2203002.
+   *
+   * @example const fd = await connection.setUp({ addresses: [{ address: { address: '10.0.0.5' }, prefixLength: 24 }] });
+   */
+  setUp(config: VpnConfig, callback: AsyncCallback<number>): void;
+  setUp(config: VpnConfig): Promise<number>;
+  setUp(...args: unknown[]): Promise<number> | undefined {
+    VpnConnection.#check(this);
+    const callback = checkArguments<number>(args, ['config']);
+    const config = parseVpnConfig(args[0]);
+    return deliver(() => setUp(config), callback);
+  }
+
+  /**
+   * Lets a socket's packets leave by the physical network instead of the VPN. Works in any state of the socket, before,
+   * during and without a VPN. Throws 401; later 201, 202, 2200001, 2200002, 2200003, 2203004.
+   *
+   * @example await connection.protect(await udp.getSocketFd());
+   */
+  protect(socketFd: number, callback: AsyncCallback<void>): void;
+  protect(socketFd: number): Promise<void>;
+  protect(...args: unknown[]): Promise<void> | undefined {
+    VpnConnection.#check(this);
+    const callback = checkArguments<void>(args, ['socketFd']);
+    const [socketFd] = args;
+    if (typeof socketFd !== 'number') throw new BusinessError(401, 'socketFd', 'is not a number');
+    return deliver(() => protect(socketFd), callback);
+  }
+
+  /**
+   * Ends this user's VPN; success when there is none. Throws 401; later 201, 202, 2200002, 2200003.
+   *
+   * @example await connection.destroy();
+   */
+  destroy(callback: AsyncCallback<void>): void;
+  destroy(): Promise<void>;
+  destroy(...args: unknown[]): Promise<void> | undefined {
+    VpnConnection.#check(this);
+    const callback = checkArguments<void>(args, []);
+    return deliver(destroy, callback);
+  }
+
+  static #check(self: unknown): void {
+    if (typeof self !== 'object' || self === null || !(#made in self)) {
+      throw new BusinessError(401, 'this', 'is not a VpnConnection; call the method on the object');
+    }
+  }
+}
+
+async function setUp(config: VpnConfig): Promise<number> {
+  const service = serviceConnection();
+  // The descriptor comes back through this pair, so only over the connection that carries its other end.
+  const [mine, theirs] = unixPair();
+  try {
+    await service.call('setUp', { config }, [theirs], () => void libc.close(theirs));
+    const received = receiveWithFds(mine);
+    const [fd, ...surplus] = typeof received === 'string' ? [] : received.fds;
+    for (const other of surplus) libc.close(other);
+    if (fd === undefined) throw new BusinessError(2200003, undefined, 'the service sent no descriptor');
+    service.hold(true);
+    return fd;
+  } finally {
+    libc.close(mine);
+  }
+}
+
+async function protect(socketFd: number): Promise<void> {
+  if (!Number.isInteger(socketFd) || socketFd < -(2 ** 31) || socketFd > 2 ** 31 - 1) {
+    throw new BusinessError(2200001, 'socketFd', `${socketFd} is not a 32-bit integer`);
+  }
+  if (socketFd <= 0) throw new BusinessError(2203004, 'socketFd', `${socketFd} is not a positive number`);
+  if (!isInetSocket(socketFd)) {
+    throw new BusinessError(2203004, 'socketFd', `${socketFd} is not an open AF_INET or AF_INET6 socket`);
+  }
+  await serviceConnection().call('protect', {}, [socketFd]);
+}
+
+async function destroy(): Promise<void> {
+  const service = serviceConnection();
+  await service.call('destroy', {});
+  service.hold(false);
+}
