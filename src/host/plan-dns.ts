@@ -63,7 +63,13 @@ export function planDnsPassed(owner: number): DnsPlan {
 export function planDns(input: PlanInput, numbers: SlotNumbers): DnsPlan {
   const { slot, spec, owner, selections } = input;
   const covered = hex(selectionMark(selections.covered ?? 0));
-  const chains = { mark: `mark_${slot}`, cover: `cover_${slot}`, to: `to_${slot}`, from: `from_${slot}`, in: `in_${slot}` };
+  const chains = {
+    mark: `mark_${slot}`,
+    cover: `cover_${slot}`,
+    to: `to_${slot}`,
+    from: `from_${slot}`,
+    in: `in_${slot}`,
+  };
   const rule = (chain: string, text: string) => `add rule ${TABLE} ${chain} ${text}`;
   const elements: [map: string, key: string, chain: string][] = [
     ['dns_selection', covered, chains.to],
@@ -78,7 +84,10 @@ export function planDns(input: PlanInput, numbers: SlotNumbers): DnsPlan {
       ...FAMILIES.filter((family) => servers(spec, family).length === 0).map((family) =>
         rule(chains.cover, `meta nfproto ${protocol(family)} goto refuse`),
       ),
-      rule(chains.cover, `meta mark set meta mark & ${hex(0x80ffffff | selectionMark(selections.covered ?? 0))} | ${covered}`),
+      rule(
+        chains.cover,
+        `meta mark set meta mark & ${hex(0x80ffffff | selectionMark(selections.covered ?? 0))} | ${covered}`,
+      ),
       ...FAMILIES.flatMap((family) => redirection(family, spec)).map((text) => rule(chains.to, text)),
       ...FAMILIES.flatMap((family) => source(family, spec)).map((text) => rule(chains.from, text)),
       // route_localnet opens 127.0.0.0/8 to the vNIC; only translated answers may use that.

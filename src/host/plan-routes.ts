@@ -77,7 +77,14 @@ export function planRoutes(
     });
   }
   if (family === IPV6 && spec.dnsAddresses.length > 0) {
-    operations.push({ ...base, type: 'local', dev: numbers.link, destination: '::1', prefixLength: 128, table: numbers.loopbackTable });
+    operations.push({
+      ...base,
+      type: 'local',
+      dev: numbers.link,
+      destination: '::1',
+      prefixLength: 128,
+      table: numbers.loopbackTable,
+    });
   }
   operations.push({
     ...device,
@@ -86,7 +93,10 @@ export function planRoutes(
     table: numbers.defaultTable,
     ...(defaultRoute?.gateway !== undefined && { gateway: defaultRoute.gateway }),
   });
-  return { operations, shape: { kind, hasExplicit: explicit.length + excluded.length > 0, hasExcluded: excluded.length > 0 } };
+  return {
+    operations,
+    shape: { kind, hasExplicit: explicit.length + excluded.length > 0, hasExcluded: excluded.length > 0 },
+  };
 }
 
 /**

@@ -4,12 +4,12 @@
  * what begins one, and the rules that lead covered traffic here come last.
  */
 import { RT_TABLE_DEFAULT, RT_TABLE_MAIN } from '../kernel/rtnetlink.js';
-import { FAMILIES, type Family } from '../model/vpn-types.js';
 import type { VpnSpec } from '../model/vpn-spec.js';
+import { FAMILIES, type Family } from '../model/vpn-types.js';
 import type { AppSelector } from './applications.js';
 import { BYPASS_MARK, MARK_FIELD, PRIORITY, selectionMark, slotNumbers } from './numbers.js';
 import type { Operation } from './operation.js';
-import { planDns, type DnsPlan } from './plan-dns.js';
+import { type DnsPlan, planDns } from './plan-dns.js';
 import { planRoutes } from './plan-routes.js';
 import { planRules } from './plan-rules.js';
 

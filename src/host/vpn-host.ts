@@ -16,12 +16,12 @@ import { netnsCookie } from '../kernel/socket-options.js';
 import { openTun, setBlocking, type Tun } from '../kernel/tun.js';
 import { unixSocket } from '../kernel/unix-socket.js';
 import { BusinessError, KernelError } from '../model/errors.js';
+import { DnsState } from './dns-state.js';
 import { Lane } from './lane.js';
 import { LinkDeleter } from './link-deleter.js';
 import { LINK_GROUP, programName, programPrefix, SELECTION_FIELD, SELECTIONS } from './numbers.js';
 import { addition, type Operation, removals } from './operation.js';
 import { type Plan, type PlanInput, planBase, planVpn, selectionsNeeded } from './plan.js';
-import { DnsState } from './dns-state.js';
 import { type Swept, sweep } from './sweep.js';
 import { UndoStack } from './undo.js';
 

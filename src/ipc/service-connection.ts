@@ -230,7 +230,11 @@ function receiveWithin(fd: number, timeoutMs: number): Uint8Array | undefined {
 }
 
 function toBusinessError(error: unknown): BusinessError {
-  const { code, message, data } = error as { code?: unknown; message?: unknown; data?: { field?: string; reason?: string } };
+  const { code, message, data } = error as {
+    code?: unknown;
+    message?: unknown;
+    data?: { field?: string; reason?: string };
+  };
   if (isVpnErrorCode(code)) return new BusinessError(code, data?.field, data?.reason ?? String(message));
   return new BusinessError(2200003, undefined, `the service refused the request: ${String(message)}`);
 }

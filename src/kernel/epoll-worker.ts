@@ -31,6 +31,8 @@ export const PIDFD_TAG = 0x40000000;
 export const EVENT_SIZE = process.arch === 'x64' ? 12 : 16;
 const DATA_OFFSET = EVENT_SIZE === 12 ? 4 : 8;
 const MAXIMUM_EVENTS = 64;
+const BACK_OFF_MS = 50;
+const NEVER = new Int32Array(new SharedArrayBuffer(4));
 /** Still posted, so that the main thread resumes the connection: every member is one-shot. */
 const NOTHING = { data: new Uint8Array(0), fds: [], truncated: false };
 
@@ -60,7 +62,13 @@ function wait({ epollFd, wakeFd, listenFd }: EpollWorkerData, post: (event: Epol
 }
 
 function acceptAll(listenFd: number, post: (event: EpollEvent) => void): void {
-  for (let fd = acceptUnix(listenFd); fd !== undefined; fd = acceptUnix(listenFd)) post({ kind: 'connection', fd });
+  for (;;) {
+    const fd = acceptUnix(listenFd);
+    if (fd === undefined) return;
+    // Out of descriptors: the connection stays in the queue, and asking again at once would spin.
+    if (fd === 'exhausted') return void Atomics.wait(NEVER, 0, 0, BACK_OFF_MS);
+    post({ kind: 'connection', fd });
+  }
 }
 
 /** One read an event: a peer that floods waits for the main thread to ask for more. */

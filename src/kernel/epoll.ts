@@ -4,8 +4,8 @@
  * down by its own full socket, and an end is told once.
  */
 import { Worker } from 'node:worker_threads';
-import { checked } from './errno.js';
 import { EPOLLIN, EPOLLOUT, type EpollEvent, epollEvent, PIDFD_TAG } from './epoll-worker.js';
+import { checked } from './errno.js';
 import { libc } from './ffi.js';
 
 const EPOLL_CLOEXEC = 0o2000000;

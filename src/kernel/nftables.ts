@@ -52,7 +52,8 @@ export class Nftables {
   /** Throws NftablesError naming the package when libnftables is not installed. */
   constructor() {
     const loaded = load();
-    if (!loaded) throw new NftablesError(`${SONAME} is not installed (Debian: libnftables1, Alpine and Fedora: nftables)`);
+    if (!loaded)
+      throw new NftablesError(`${SONAME} is not installed (Debian: libnftables1, Alpine and Fedora: nftables)`);
     this.#library = loaded;
     this.#context = loaded.newContext(0);
     loaded.bufferOutput(this.#context);

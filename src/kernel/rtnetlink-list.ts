@@ -78,9 +78,7 @@ export async function listRoutes(socket: NetlinkSocket, family: Family): Promise
   });
 }
 
-export async function listBothFamilies(
-  list: (family: Family) => Promise<DumpedEntry[]>,
-): Promise<DumpedEntry[]> {
+export async function listBothFamilies(list: (family: Family) => Promise<DumpedEntry[]>): Promise<DumpedEntry[]> {
   return [...(await list(IPV4)), ...(await list(IPV6))];
 }
 

@@ -5,7 +5,7 @@
  */
 import { addressBytes } from '../model/address.js';
 import { type Family, IPV6 } from '../model/vpn-types.js';
-import { NLM_F_CREATE, NLM_F_EXCL, type NetlinkWriter } from './netlink.js';
+import { type NetlinkWriter, NLM_F_CREATE, NLM_F_EXCL } from './netlink.js';
 import type { NetlinkRequest } from './netlink-socket.js';
 
 export const RTM_NEWLINK = 16;
@@ -99,7 +99,9 @@ export function configureLink(link: LinkSettings): NetlinkRequest {
       writer.attributeU32(IFLA_MTU, link.mtu);
       writer.attributeU32(IFLA_GROUP, link.group);
       writer.nested(IFLA_AF_SPEC, () => {
-        writer.nested(AF_INET6, () => writer.attribute(IFLA_INET6_ADDR_GEN_MODE, Buffer.from([IN6_ADDR_GEN_MODE_NONE])));
+        writer.nested(AF_INET6, () =>
+          writer.attribute(IFLA_INET6_ADDR_GEN_MODE, Buffer.from([IN6_ADDR_GEN_MODE_NONE])),
+        );
         if (link.routeLocalnet) {
           writer.nested(AF_INET, () =>
             writer.nested(IFLA_INET_CONF, () => writer.attributeU32(IPV4_DEVCONF_ROUTE_LOCALNET, 1)),

@@ -18,6 +18,8 @@ const MSG_NOSIGNAL = 0x4000;
 const MSG_CMSG_CLOEXEC = 0x40000000;
 const EAGAIN = 11;
 const EINTR = 4;
+/** ENFILE, EMFILE, ENOMEM, ENOBUFS. */
+const EXHAUSTED = new Set([23, 24, 12, 105]);
 export const SHUT_RDWR = 2;
 
 const IOVEC = 64;
@@ -70,10 +72,11 @@ export function unixPair(): [number, number] {
   return [pair.readInt32LE(0), pair.readInt32LE(4)];
 }
 
-/** A waiting connection, close-on-exec and non-blocking; undefined when there is none. */
-export function acceptUnix(listenFd: number): number | undefined {
+/** A waiting connection, close-on-exec and non-blocking; undefined when there is none, 'exhausted' when we lack descriptors. */
+export function acceptUnix(listenFd: number): number | 'exhausted' | undefined {
   const fd = libc.accept4(listenFd, null, null, SOCK_CLOEXEC | SOCK_NONBLOCK);
-  return fd < 0 ? undefined : fd;
+  if (fd >= 0) return fd;
+  return EXHAUSTED.has(errno()) ? 'exhausted' : undefined;
 }
 
 export interface Received {

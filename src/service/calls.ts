@@ -6,15 +6,15 @@
 import { resolveApplications } from '../host/applications.js';
 import { slotNumbers } from '../host/numbers.js';
 import { protectSocket } from '../host/protect.js';
+import type { Method, Methods, ServiceStatus, VpnStatus } from '../ipc/methods.js';
+import { PROTOCOL_VERSION } from '../ipc/methods.js';
 import { isCgroupPath, resolveCgroup } from '../kernel/cgroup.js';
 import { libc, nss } from '../kernel/ffi.js';
 import { AF_UNIX, SOCK_STREAM, socketDomain, socketType } from '../kernel/socket-options.js';
 import { sendWithFds } from '../kernel/unix-socket.js';
-import type { Method, Methods, ServiceStatus, VpnStatus } from '../ipc/methods.js';
-import { PROTOCOL_VERSION } from '../ipc/methods.js';
 import { BusinessError } from '../model/errors.js';
-import { checkVpnConfig } from '../model/vpn-config-check.js';
 import { parseVpnConfig } from '../model/vpn-config.js';
+import { checkVpnConfig } from '../model/vpn-config-check.js';
 import { judge, refusal } from './authorize.js';
 import type { ServiceContext } from './context.js';
 import type { LiveVpn } from './registry.js';
@@ -111,7 +111,11 @@ async function setUp(
   libc.close(fd);
   if (sent !== 1) {
     await registry.lower(uid, 'process ended', vpn);
-    throw new BusinessError(2200003, undefined, 'the descriptor could not be handed over: the mailbox does not take it');
+    throw new BusinessError(
+      2200003,
+      undefined,
+      'the descriptor could not be handed over: the mailbox does not take it',
+    );
   }
   session.onClose(() => endWith(context, vpn));
   log('info', 'vpn-up', { uid, pid, program: session.program, link: name });

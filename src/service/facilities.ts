@@ -28,6 +28,9 @@ export function checkFacilities(): void {
     throw new FacilityError(77, '/dev/net/tun cannot be opened for reading and writing by this user');
   }
   if (!nftablesAvailable()) {
-    throw new FacilityError(69, 'libnftables.so.1 is missing: install libnftables1 (Debian) or nftables (Alpine, Fedora)');
+    throw new FacilityError(
+      69,
+      'libnftables.so.1 is missing: install libnftables1 (Debian) or nftables (Alpine, Fedora)',
+    );
   }
 }

@@ -14,7 +14,7 @@ import type { FromWorker, ServiceWorkerData, ToWorker } from './worker.js';
 export interface ServiceOptions {
   /** Where to listen. Default: VPND_SOCKET, else /run/vpnd/vpnd.sock. */
   socket?: string;
-  /** Default /run/vpnd. */
+  /** Default /var/lib/vpnd. */
   stateDir?: string;
   /** Default /etc/vpnd/policy.json, and the built-in policy when that is absent. */
   policy?: string;
@@ -34,7 +34,7 @@ export interface RunningService {
 export function startService(options: ServiceOptions = {}): Promise<RunningService> {
   const data: ServiceWorkerData = {
     socket: options.socket ?? socketPath(),
-    stateDir: options.stateDir ?? '/run/vpnd',
+    stateDir: options.stateDir ?? '/var/lib/vpnd',
     policyFile: options.policy,
     logLevel: options.logLevel ?? 'warning',
   };

@@ -21,7 +21,9 @@ export function createLog(threshold: LogLevel, write: (line: string) => void): L
   const journal = process.env.JOURNAL_STREAM !== undefined;
   return (level, event, fields = {}) => {
     if (LEVELS.indexOf(level) > LEVELS.indexOf(threshold)) return;
-    const words = Object.entries(fields).flatMap(([key, value]) => (value === undefined ? [] : [`${key}=${field(value)}`]));
+    const words = Object.entries(fields).flatMap(([key, value]) =>
+      value === undefined ? [] : [`${key}=${field(value)}`],
+    );
     const stamp = journal ? `<${PRIORITIES[level]}>` : `${new Date().toISOString()} ${level} `;
     write(`${stamp}${[event, ...words].join(' ')}\n`);
   };

@@ -61,7 +61,7 @@ export function defaultPolicy(names: NameLookup, file: string = DEFAULT_POLICY_F
     guests: { uids: new Set(nobody && [nobody.uid]), gids: new Set(guestGroup && [guestGroup.gid]) },
     isDisabled: false,
     applications: new Map(),
-    lan: 'off',
+    lan: 'private',
     lockdown: new Set(),
   };
 }

@@ -2,12 +2,13 @@
  * Which user has which VPN. A user's calls are worked in order of arrival; different users do not wait for each other
  * here. It owns the slots: a slot is free again when its VPN has been taken down, not before.
  */
-import type { DownReason } from '../ipc/methods.js';
-import type { VpnSpec } from '../model/vpn-spec.js';
-import { BusinessError } from '../model/errors.js';
+
 import { Lane } from '../host/lane.js';
 import { SLOTS } from '../host/numbers.js';
 import type { RaisedVpn, VpnHost, VpnRequest } from '../host/vpn-host.js';
+import type { DownReason } from '../ipc/methods.js';
+import { BusinessError } from '../model/errors.js';
+import type { VpnSpec } from '../model/vpn-spec.js';
 
 /** A VPN that is up. */
 export interface LiveVpn {
@@ -65,7 +66,8 @@ export class Registry {
   reserveSlot(): number {
     let slot = 0;
     while (this.#slots.has(slot)) slot++;
-    if (slot >= SLOTS) throw new BusinessError(2200003, undefined, `there are ${SLOTS} VPNs already, which is the limit`);
+    if (slot >= SLOTS)
+      throw new BusinessError(2200003, undefined, `there are ${SLOTS} VPNs already, which is the limit`);
     this.#slots.add(slot);
     return slot;
   }

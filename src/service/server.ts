@@ -5,8 +5,8 @@
 import { randomInt } from 'node:crypto';
 import { CALLER_LINE_BYTES, type Frame, STRANGER_LINE_BYTES } from '../ipc/frame.js';
 import { isMethod, METHOD_FDS, RPC } from '../ipc/methods.js';
-import type { EpollEvent } from '../kernel/epoll-worker.js';
 import { Epoll } from '../kernel/epoll.js';
+import type { EpollEvent } from '../kernel/epoll-worker.js';
 import { libc } from '../kernel/ffi.js';
 import { BusinessError, ProtocolError } from '../model/errors.js';
 import { refusal } from './authorize.js';
@@ -17,8 +17,9 @@ import { Session } from './session.js';
 
 /** A connection that has not said hello, or not finished a line, within this time is closed. */
 const SILENCE_MS = 10_000;
+/** Root is never turned away. */
 const SESSIONS_MAXIMUM = 4096;
-/** Of one uid other than root's: nobody can use up everybody's. */
+/** Of one uid: nobody can use up everybody's. */
 const SESSIONS_PER_UID = 256;
 /** Calls of one connection under way; more wait in its own socket. */
 const CALLS_PER_SESSION = 256;
@@ -78,7 +79,8 @@ export class Server {
     if (!session) return void libc.close(fd);
     const { uid } = session.peer;
     const mine = uid === 0 ? 0 : [...this.#sessions.values()].filter((other) => other.peer.uid === uid).length;
-    if (this.#sessions.size >= SESSIONS_MAXIMUM || mine >= SESSIONS_PER_UID) {
+    const isFull = uid !== 0 && (this.#sessions.size >= SESSIONS_MAXIMUM || mine >= SESSIONS_PER_UID);
+    if (isFull) {
       this.#context.log('warning', 'too-many-connections', { uid });
       return session.close();
     }
@@ -97,7 +99,10 @@ export class Server {
   #read(session: Session, { data, fds, truncated }: Extract<EpollEvent, { kind: 'data' }>): void {
     session.lastReadAtMs = performance.now();
     try {
-      for (const frame of session.reader.push(data, fds)) this.#serve(session, frame);
+      for (const frame of session.reader.push(data, fds)) {
+        if (!session.closed) this.#serve(session, frame);
+        else for (const fd of frame.fds) libc.close(fd);
+      }
       if (truncated) throw new ProtocolError('too many descriptors in one message');
     } catch (error) {
       return this.#endWithError(session, error);
@@ -108,7 +113,8 @@ export class Server {
   /** An answer that tells why, then the end. The API's own reason comes first: a stranger's long line is a 202. */
   #endWithError(session: Session, error: unknown): void {
     const refused = refusal(this.#context.policy(), session.peer, 'destroy');
-    const code = error instanceof ProtocolError && /not JSON$/.test(error.message) ? RPC.parseError : RPC.invalidRequest;
+    const code =
+      error instanceof ProtocolError && /not JSON$/.test(error.message) ? RPC.parseError : RPC.invalidRequest;
     const reason = error instanceof Error ? error.message : String(error);
     this.#context.log('debug', 'protocol-error', { uid: session.peer.uid, pid: session.peer.pid, reason });
     session.send({ jsonrpc: '2.0', id: null, error: refused?.toJSON() ?? { code, message: reason } });
@@ -167,7 +173,11 @@ export class Server {
     }
     const reference = randomInt(0x10000, 0xfffff).toString(16);
     this.#context.log('error', 'failed', { method, uid, pid, reference, cause: describeError(error) });
-    return new BusinessError(2200003, undefined, `the service's log has the cause under reference=${reference}`).toJSON();
+    return new BusinessError(
+      2200003,
+      undefined,
+      `the service's log has the cause under reference=${reference}`,
+    ).toJSON();
   }
 
   #send(session: Session, message: object): void {

@@ -4,8 +4,8 @@
  */
 import { unlinkSync } from 'node:fs';
 import { VpnHost } from '../host/vpn-host.js';
-import { libc, nss } from '../kernel/ffi.js';
 import type { DownReason } from '../ipc/methods.js';
+import { libc, nss } from '../kernel/ffi.js';
 import { Events } from './events.js';
 import { listenOn, lockNamespace } from './listen.js';
 import type { Log } from './log.js';
@@ -82,6 +82,7 @@ export class Service {
       policy: () => this.#policy,
       log: settings.log,
     });
+    this.#warnOfLater();
     settings.log('info', 'ready', { socket: settings.socket, policy: policy.file });
   }
 
@@ -98,6 +99,7 @@ export class Service {
       return;
     }
     this.#settings.log('info', 'policy-loaded', { policy: this.#policy.file });
+    this.#warnOfLater();
     this.#events.emit({ type: 'policy' });
     if (this.#policy.isDisabled) void this.#endAll('disabled by policy');
   }
@@ -117,6 +119,12 @@ export class Service {
     this.#host.close();
     libc.close(this.#lockFd);
     this.#settings.log('info', 'ended');
+  }
+
+  /** Nobody shall believe in a protection that is not there. */
+  #warnOfLater(): void {
+    if (this.#policy.lockdown.size === 0) return;
+    this.#settings.log('warning', 'policy-not-in-force', { key: 'lockdown', policy: this.#policy.file });
   }
 
   async #endAll(reason: DownReason): Promise<void> {

@@ -2,11 +2,12 @@
  * One connection: who is at the other end, what has been read and not yet understood, what is to be sent. It owns the
  * connection's descriptor, the peer's pidfd and every descriptor the peer sent that nobody has claimed.
  */
+
+import { encodeLine, FrameReader } from '../ipc/frame.js';
 import { cgroupOf, systemdSystemUnits } from '../kernel/cgroup.js';
 import { libc } from '../kernel/ffi.js';
 import { peerCredentials, peerPidfd, processName } from '../kernel/peer.js';
 import { sendWithFds } from '../kernel/unix-socket.js';
-import { encodeLine, FrameReader } from '../ipc/frame.js';
 import type { Peer } from './authorize.js';
 
 /** A subscriber that does not read is dropped before it costs memory. */

@@ -59,7 +59,7 @@ async function main(): Promise<void> {
     checkFacilities();
     const service = await Service.start({
       socket: values.socket ?? socketPath(),
-      stateDir: values['state-dir'] ?? '/run/vpnd',
+      stateDir: values['state-dir'] ?? '/var/lib/vpnd',
       policyFile: values.policy,
       log,
     });

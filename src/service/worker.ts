@@ -26,10 +26,11 @@ async function run(data: ServiceWorkerData): Promise<void> {
     const service = await Service.start({ ...data, log });
     parentPort?.on('message', (word: ToWorker) => {
       if (word === 'reload') service.reload();
-      else service.close().then(
-        () => parentPort?.close(),
-        (error) => post({ kind: 'failed', message: describeError(error) }),
-      );
+      else
+        service.close().then(
+          () => parentPort?.close(),
+          (error) => post({ kind: 'failed', message: describeError(error) }),
+        );
     });
     post({ kind: 'ready', wakeFd: service.wakeFd });
   } catch (error) {

@@ -78,6 +78,10 @@ async function setUp(config: VpnConfig): Promise<number> {
     if (fd === undefined) throw new BusinessError(2200003, undefined, 'the service sent no descriptor');
     service.hold(true);
     return fd;
+  } catch (error) {
+    // Not answered in time does not mean not done: the end of the connection takes back whatever was done.
+    if (error instanceof BusinessError && error.code === 2200002) service.shutdown();
+    throw error;
   } finally {
     libc.close(mine);
   }

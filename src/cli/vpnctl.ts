@@ -1,0 +1,65 @@
+#!/usr/bin/env node
+/**
+ * vpnctl: asks the service, as any client does. It shows the caller's own VPN, and root all of them. Exit codes: 0, 1 when the
+ * service refused, 64 usage, 69 when it cannot be reached.
+ */
+import { parseArgs } from 'node:util';
+import { type ServiceStatus, socketPath, type VpnStatus } from '../ipc/methods.js';
+import { ServiceConnection } from '../ipc/service-connection.js';
+import { BusinessError } from '../model/errors.js';
+
+const USAGE = `usage: vpnctl status [--json]    what VPNs are up: your own, or as root everybody's
+       vpnctl events             what happens to them, one JSON object a line, until interrupted
+       vpnctl --help
+The socket is VPND_SOCKET, else /run/vpnd/vpnd.sock.
+`;
+
+function fail(exitCode: number, message: string): never {
+  process.stderr.write(`vpnctl: ${message}\n`);
+  process.exit(exitCode);
+}
+
+function row({ link, uid, pid, program, since, addresses, dnsAddresses, mtu }: VpnStatus): string {
+  const dns = dnsAddresses.length > 0 ? `  dns ${dnsAddresses.join(' ')}` : '';
+  return `${link}  uid ${uid}  ${program} (${pid})  ${addresses.join(' ')}  mtu ${mtu}${dns}  since ${since}`;
+}
+
+function print(status: ServiceStatus): void {
+  const lines = status.vpns.length > 0 ? status.vpns.map(row) : ['no VPN is up'];
+  process.stdout.write(`${lines.join('\n')}\n`);
+}
+
+async function main(): Promise<void> {
+  const { values, positionals } = parseCommandLine();
+  if (values.help) return void process.stdout.write(USAGE);
+  const [command, ...rest] = positionals;
+  if ((command !== 'status' && command !== 'events') || rest.length > 0) return fail(64, `what?\n${USAGE}`);
+  try {
+    const service = new ServiceConnection(socketPath());
+    if (command === 'status') {
+      const status = await service.call('status', {});
+      if (values.json) process.stdout.write(`${JSON.stringify(status, null, 2)}\n`);
+      else print(status);
+      service.shutdown();
+      return;
+    }
+    service.onEvent = (event) => process.stdout.write(`${JSON.stringify(event)}\n`);
+    service.onClose = () => fail(69, 'the service ended');
+    await service.call('subscribe', {});
+    service.hold(true);
+  } catch (error) {
+    if (!(error instanceof BusinessError)) throw error;
+    fail(error.code === 2200002 ? 69 : 1, error.message);
+  }
+}
+
+function parseCommandLine() {
+  try {
+    const options = { json: { type: 'boolean' }, help: { type: 'boolean', short: 'h' } } as const;
+    return parseArgs({ options, allowPositionals: true });
+  } catch (error) {
+    return fail(64, `${(error as Error).message}\n${USAGE}`);
+  }
+}
+
+await main();

@@ -1,0 +1,94 @@
+/**
+ * The whole plan of a VPN as the `ip` and `nft` commands an administrator would type, compared with golden/NAME.txt. After
+ * an intended change: UPDATE_GOLDEN=1 node --test dist/test/unit/host/plan.test.js, then read the difference line by line.
+ */
+import assert from 'node:assert/strict';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import test from 'node:test';
+import { BYPASS_MARK, PRIORITY } from '../../../src/host/numbers.js';
+import { planBase, planVpn } from '../../../src/host/plan.js';
+import { renderOperations, renderPlan } from '../../../src/host/render.js';
+import { removals } from '../../../src/host/operation.js';
+import { inputOf, planOf, SAMPLES, type SamplePlan } from './lib/sample-plans.js';
+
+/** This file is dist/test/unit/host/plan.test.js. */
+const GOLDEN = new URL('../../../../test/unit/host/golden/', import.meta.url);
+
+function compare(name: string, text: string): void {
+  const file = new URL(`${name}.txt`, GOLDEN);
+  if (process.env.UPDATE_GOLDEN) writeFileSync(file, text);
+  assert.equal(text, readFileSync(file, 'utf8'));
+}
+
+function sample(name: string): SamplePlan {
+  const found = SAMPLES.find((each) => each.name === name);
+  if (!found) throw new Error(`no sample ${name}`);
+  return found;
+}
+
+test('the rules every VPN shares', () => compare('base', renderOperations(planBase())));
+
+for (const each of SAMPLES) {
+  test(`the plan of ${each.name} is what its golden text says`, () => compare(each.name, renderPlan(planOf(each))));
+}
+
+test('every golden text has its plan', () => {
+  const names = readdirSync(GOLDEN).map((file) => file.replace(/\.txt$/, ''));
+  assert.deepEqual(names.sort(), ['base', ...SAMPLES.map(({ name }) => name)].sort());
+});
+
+test('a goto comes after the rule it leads to', () => {
+  for (const each of SAMPLES) {
+    for (const family of [1, 2]) {
+      const standing = new Set<number>();
+      for (const operation of [...planBase(), ...planOf(each).rules]) {
+        if (operation.kind !== 'rule' || operation.family !== family) continue;
+        if (operation.target !== undefined) {
+          assert.ok(standing.has(operation.target), `${each.name}: ${operation.priority} goto ${operation.target}`);
+          assert.ok(operation.target > operation.priority, 'the kernel refuses a goto backwards');
+        }
+        standing.add(operation.priority);
+      }
+    }
+  }
+});
+
+test('no rule but those of the base takes protected sockets', () => {
+  for (const each of SAMPLES) {
+    for (const operation of planOf(each).rules) {
+      if (operation.kind !== 'rule' || operation.fwmark === undefined) continue;
+      assert.equal((operation.fwmark.value & BYPASS_MARK) >>> 0, 0, each.name);
+      assert.ok(operation.priority > PRIORITY.bypassEnd, each.name);
+    }
+  }
+});
+
+test('a family that is not accepted has no route, only a ladder that ends in unreachable', () => {
+  const { routes, rules } = planOf(sample('user-ipv4'));
+  assert.ok(routes.every(({ family }) => family === 1));
+  const ladder = rules.filter((rule) => rule.kind === 'rule' && rule.family === 2 && rule.priority >= PRIORITY.ladders);
+  assert.deepEqual(
+    ladder.map((rule) => rule.kind === 'rule' && rule.action),
+    ['unreachable', 'nop'],
+  );
+});
+
+test('what hangs on the vNIC goes with it; everything else is removed in reverse order', () => {
+  const { routes, rules } = planOf(sample('excluded-routes'));
+  const words = removals([...routes, ...rules]).map((request) => `${request.call} ${request.describe()}`);
+  const expected = [...routes, ...rules]
+    .filter((operation) => operation.kind === 'rule' || (operation.kind === 'route' && operation.dev === undefined))
+    .reverse();
+  assert.equal(words.length, expected.length);
+  assert.match(words[0] ?? '', /^RTM_DELRULE rule 141\d\d goto/);
+  assert.match(words.at(-1) ?? '', /^RTM_DELROUTE unreachable 0\.0\.0\.0\/0 table 50042$/);
+});
+
+test('planVpn() changes nothing of its input and answers equal for equal input', () => {
+  for (const each of SAMPLES) {
+    const input = inputOf(each);
+    const before = structuredClone(input);
+    assert.deepEqual(planVpn(input), planVpn(structuredClone(before)));
+    assert.deepEqual(input, before);
+  }
+});
