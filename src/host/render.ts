@@ -50,6 +50,7 @@ export function renderPlan(plan: Plan): string {
   const lines = [
     `ip tuntap add ${link.name} mode tun`,
     `sysctl net.ipv6.conf.${link.name}.disable_ipv6=${link.ipv6 ? 0 : 1}`,
+    `sysctl net.ipv6.conf.${link.name}.accept_ra=0`,
     `ip link set ${link.name} mtu ${link.mtu} group ${LINK_GROUP} multicast off addrgenmode none`,
     ...(link.routeLocalnet ? [`sysctl net.ipv4.conf.${link.name}.route_localnet=1`] : []),
     ...plan.addresses.map(withFamily),

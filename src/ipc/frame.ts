@@ -26,7 +26,8 @@ export function encodeLine(message: object): Buffer {
 
 export class FrameReader {
   readonly #maximumLineBytes: () => number;
-  #chunks: Uint8Array[] = [];
+  /** The line so far, in a buffer of its own that grows by doubling: a line that comes in many pieces costs no more. */
+  #buffer = Buffer.alloc(0);
   #length = 0;
   #fds: number[] = [];
 
@@ -63,15 +64,21 @@ export class FrameReader {
 
   #keep(bytes: Uint8Array): void {
     if (bytes.length === 0) return;
-    this.#length += bytes.length;
+    const length = this.#length + bytes.length;
     const maximum = this.#maximumLineBytes();
-    if (this.#length > maximum) throw new ProtocolError(`line is longer than ${maximum} bytes`);
-    this.#chunks.push(bytes);
+    if (length > maximum) throw new ProtocolError(`line is longer than ${maximum} bytes`);
+    if (length > this.#buffer.length) {
+      const larger = Buffer.alloc(Math.max(length, 2 * this.#buffer.length));
+      larger.set(this.#buffer.subarray(0, this.#length));
+      this.#buffer = larger;
+    }
+    this.#buffer.set(bytes, this.#length);
+    this.#length = length;
   }
 
   #frame(): Frame {
-    const line = Buffer.concat(this.#chunks).toString('utf8');
-    this.#chunks = [];
+    const line = this.#buffer.toString('utf8', 0, this.#length);
+    this.#buffer = Buffer.alloc(0);
     this.#length = 0;
     let message: unknown;
     try {

@@ -83,6 +83,10 @@ export class ServiceConnection {
     return this.#closed;
   }
 
+  get isHeld(): boolean {
+    return this.#held;
+  }
+
   /** While held, the connection keeps the process alive, as a listening server does. A call in flight always does. */
   hold(held: boolean): void {
     this.#held = held;

@@ -74,6 +74,7 @@ function acceptAll(listenFd: number, post: (event: EpollEvent) => void): void {
 /** One read an event: a peer that floods waits for the main thread to ask for more. */
 function serve(fd: number, tag: number, flags: number, post: (event: EpollEvent) => void): void {
   if (flags & EPOLLOUT) post({ kind: 'writable', tag });
+  if (flags === EPOLLOUT) return;
   const received = receiveWithFds(fd);
   if (received === 'end') post({ kind: 'end', tag });
   else post({ kind: 'data', tag, ...(received === 'wait' ? NOTHING : received) });

@@ -30,6 +30,7 @@ export class Epoll {
     this.#add(listenFd, EPOLLIN, 0);
     this.#worker = new Worker(new URL('./epoll-worker.js', import.meta.url), {
       workerData: { epollFd: this.#epollFd, wakeFd: this.wakeFd, listenFd },
+      trackUnmanagedFds: false,
     });
     this.#worker.on('message', onEvent);
     this.#ended = new Promise((resolve) => this.#worker.once('exit', () => resolve()));
@@ -43,9 +44,9 @@ export class Epoll {
     return tag;
   }
 
-  /** Takes more from a connection, and tells when it can be written again if `wantWritable`. */
-  resume(fd: number, tag: number, wantWritable: boolean): void {
-    const events = EPOLLIN | EPOLLONESHOT | (wantWritable ? EPOLLOUT : 0);
+  /** Takes more from a connection if `wantReadable`, and tells when it can be written again if `wantWritable`. */
+  resume(fd: number, tag: number, want: { wantReadable: boolean; wantWritable: boolean }): void {
+    const events = EPOLLONESHOT | (want.wantReadable ? EPOLLIN : 0) | (want.wantWritable ? EPOLLOUT : 0);
     libc.epoll_ctl(this.#epollFd, EPOLL_CTL_MOD, fd, epollEvent(events, fd, tag));
   }
 

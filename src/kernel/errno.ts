@@ -3,7 +3,10 @@ import { constants } from 'node:os';
 import { KernelError } from '../model/errors.js';
 import { errno } from './ffi.js';
 
-const names = new Map<number, string>(Object.entries(constants.errno).map(([name, number]) => [number, name]));
+/** The man pages say EAGAIN; EWOULDBLOCK is the same number. */
+const names = new Map<number, string>(
+  Object.entries(constants.errno).flatMap(([name, number]) => (name === 'EWOULDBLOCK' ? [] : [[number, name]])),
+);
 
 /** Names that libuv leaves out and that rtnetlink or sockets answer with. */
 const others = new Map<number, string>([

@@ -23,6 +23,7 @@ const NLM_F_CAPPED = 0x100;
 const NLM_F_ACK_TLVS = 0x200;
 const NLMSGERR_ATTR_MSG = 1;
 const NLMSGERR_ATTR_OFFS = 2;
+const EPROTO = 71;
 
 const align = (length: number): number => (length + 3) & ~3;
 
@@ -142,13 +143,16 @@ export interface Acknowledgement {
 /** Decodes NLMSG_ERROR, with the extended ack (NETLINK_EXT_ACK) when the kernel sent one. */
 export function readAcknowledgement(message: NetlinkMessage): Acknowledgement {
   const { payload } = message;
-  const errno = -payload.readInt32LE(0);
+  // The error and the header of the request it is about.
+  if (payload.length < 4 + HEADER) return { errno: EPROTO };
+  const errno = Math.abs(payload.readInt32LE(0));
   if ((message.flags & NLM_F_ACK_TLVS) === 0) return { errno };
   // The request is echoed behind the error, whole unless CAPPED.
   const echoed = message.flags & NLM_F_CAPPED ? HEADER : align(payload.readUInt32LE(4));
   const attributes = readAttributes(payload, 4 + echoed);
   const text = attributes.get(NLMSGERR_ATTR_MSG)?.toString('utf8').replace(/\0.*$/s, '');
-  const offset = attributes.get(NLMSGERR_ATTR_OFFS)?.readUInt32LE(0);
+  const at = attributes.get(NLMSGERR_ATTR_OFFS);
+  const offset = at?.length === 4 ? at.readUInt32LE(0) : undefined;
   if (text === undefined && offset === undefined) return { errno };
   return {
     errno,

@@ -21,7 +21,7 @@ const SILENCE_MS = 10_000;
 const SESSIONS_MAXIMUM = 4096;
 /** Of one uid: nobody can use up everybody's. */
 const SESSIONS_PER_UID = 256;
-/** Calls of one connection under way; more wait in its own socket. */
+/** With so many calls of one connection under way nothing more is read from it: what it sends waits in its own socket. */
 const CALLS_PER_SESSION = 256;
 
 export class Server {
@@ -29,7 +29,6 @@ export class Server {
   readonly #epoll: Epoll;
   readonly #sessions = new Map<number, Session>();
   readonly #pidfds = new Map<number, Session>();
-  readonly #calls = new Map<Session, number>();
   readonly #silence: NodeJS.Timeout;
   #refusing = false;
 
@@ -72,6 +71,7 @@ export class Server {
     if (event.kind === 'end') return this.#close(session);
     if (!session.flush()) return this.#close(session);
     if (event.kind === 'data') this.#read(session, event);
+    else this.#resume(session);
   }
 
   #accept(fd: number): void {
@@ -100,8 +100,9 @@ export class Server {
     session.lastReadAtMs = performance.now();
     try {
       for (const frame of session.reader.push(data, fds)) {
-        if (!session.closed) this.#serve(session, frame);
-        else for (const fd of frame.fds) libc.close(fd);
+        this.#serve(session, frame);
+        // It did not take an answer and is closed, with the descriptors it had sent: the numbers may be somebody else's by now.
+        if (session.closed) return;
       }
       if (truncated) throw new ProtocolError('too many descriptors in one message');
     } catch (error) {
@@ -138,14 +139,12 @@ export class Server {
     if (fds.length !== METHOD_FDS[method]) {
       return reject(RPC.invalidRequest, `${method} carries ${METHOD_FDS[method]} descriptors, not ${fds.length}`);
     }
-    const calls = (this.#calls.get(session) ?? 0) + 1;
-    if (calls > CALLS_PER_SESSION) return reject(RPC.invalidRequest, `more than ${CALLS_PER_SESSION} calls under way`);
-    this.#calls.set(session, calls);
-
+    session.calls++;
     const done = (answer: object): void => {
       for (const fd of fds) libc.close(fd);
-      this.#calls.set(session, (this.#calls.get(session) ?? 1) - 1);
+      session.calls--;
       this.#send(session, { jsonrpc: '2.0', id, ...answer });
+      if (session.calls === CALLS_PER_SESSION - 1) this.#resume(session);
     };
     try {
       if (this.#refusing) throw new BusinessError(2200002, undefined, 'the service is ending');
@@ -187,13 +186,14 @@ export class Server {
   }
 
   #resume(session: Session): void {
-    if (!session.closed) this.#epoll.resume(session.fd, session.tag, session.hasUnsent);
+    if (session.closed) return;
+    const wantReadable = session.calls < CALLS_PER_SESSION;
+    this.#epoll.resume(session.fd, session.tag, { wantReadable, wantWritable: session.hasUnsent });
   }
 
   #close(session: Session, watched = true): void {
     if (session.closed) return;
     this.#sessions.delete(session.tag);
-    this.#calls.delete(session);
     if (watched) this.#epoll.remove(session.fd);
     if (session.pidfd >= 0) {
       this.#pidfds.delete(session.pidfdTag);

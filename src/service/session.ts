@@ -26,6 +26,8 @@ export class Session {
   /** Whether hello has been answered. */
   greeted = false;
   subscribed = false;
+  /** How many of its calls are under way. */
+  calls = 0;
   closed = false;
   readonly #onClose: (() => void)[] = [];
   readonly #unsent: Buffer[] = [];

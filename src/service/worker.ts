@@ -10,6 +10,8 @@ export interface ServiceWorkerData {
   stateDir: string;
   policyFile: string | undefined;
   logLevel: LogLevel;
+  /** Becomes 1 when the service has ended; the starter's thread may be waiting for it. */
+  ended: Int32Array;
 }
 
 export type FromWorker =
@@ -20,6 +22,10 @@ export type ToWorker = 'reload' | 'close';
 
 async function run(data: ServiceWorkerData): Promise<void> {
   const post = (message: FromWorker): void => parentPort?.postMessage(message);
+  const tellEnded = (): void => {
+    Atomics.store(data.ended, 0, 1);
+    Atomics.notify(data.ended, 0);
+  };
   const log = createLog(data.logLevel, (line) => post({ kind: 'log', line }));
   try {
     checkFacilities();
@@ -27,10 +33,13 @@ async function run(data: ServiceWorkerData): Promise<void> {
     parentPort?.on('message', (word: ToWorker) => {
       if (word === 'reload') service.reload();
       else
-        service.close().then(
-          () => parentPort?.close(),
-          (error) => post({ kind: 'failed', message: describeError(error) }),
-        );
+        service
+          .close()
+          .then(
+            () => parentPort?.close(),
+            (error) => post({ kind: 'failed', message: describeError(error) }),
+          )
+          .finally(tellEnded);
     });
     post({ kind: 'ready', wakeFd: service.wakeFd });
   } catch (error) {

@@ -22,10 +22,18 @@ export function serviceConnection(helloTimeoutMs = 0): ServiceConnection {
   return made;
 }
 
-/** Whether the policy counts this process as a system application; undefined when the service cannot be asked. */
+/**
+ * Whether the policy counts this process as a system application; undefined when the service cannot be asked. Asked anew
+ * every time, because the policy may have changed since the shared connection said hello.
+ */
 export function isSystemApplication(): boolean | undefined {
   try {
-    return serviceConnection(HELLO_TIMEOUT_MS).hello?.isSystem;
+    if (!current || current.isClosed || current.path !== socketPath()) {
+      return serviceConnection(HELLO_TIMEOUT_MS).hello?.isSystem;
+    }
+    const asked = new ServiceConnection(current.path, HELLO_TIMEOUT_MS);
+    asked.shutdown();
+    return asked.hello?.isSystem;
   } catch {
     return undefined;
   }

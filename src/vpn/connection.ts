@@ -80,7 +80,7 @@ async function setUp(config: VpnConfig): Promise<number> {
     return fd;
   } catch (error) {
     // Not answered in time does not mean not done: the end of the connection takes back whatever was done.
-    if (error instanceof BusinessError && error.code === 2200002) service.shutdown();
+    if (error instanceof BusinessError && error.code === 2200002 && !service.isHeld) service.shutdown();
     throw error;
   } finally {
     libc.close(mine);

@@ -58,7 +58,13 @@ export class TCPSocket extends SocketObject<TcpEvents> {
 
   async #connect(endpoint: Endpoint, timeoutMs: number): Promise<void> {
     const socket = this.open('connect');
-    if (this.#stream?.destroyed) socket.disconnect();
+    if (this.#stream && !this.#stream.destroyed) {
+      throw new SocketError(
+        this.#connected ? 'EISCONN' : 'EALREADY',
+        'connect: the socket has a connection or an attempt',
+      );
+    }
+    if (this.#stream) socket.disconnect();
     socket.connect(endpoint);
     const stream = new Socket({ fd: socket.duplicate(), readable: true, writable: true }).pause();
     this.#stream = stream;
@@ -91,8 +97,8 @@ export class TCPSocket extends SocketObject<TcpEvents> {
         reject(new SocketError('EBADF', `connect ${address} port ${port}: the socket was closed`));
       };
       stream.once('error', reject).once('close', closed);
-      stream.write('', () => {
-        if (stream.destroyed) return;
+      stream.write('', (error) => {
+        if (error || stream.destroyed) return;
         clearTimeout(timer);
         stream.off('error', reject).off('close', closed);
         resolve();

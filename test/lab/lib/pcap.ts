@@ -52,6 +52,11 @@ export function parsePcap(bytes: Uint8Array): CapturedPacket[] {
 
 type Parsed = Omit<CapturedPacket, 'timeMs'>;
 
+/** One IP packet, as a TUN gives it. */
+export function parsePacket(packet: Uint8Array): Parsed {
+  return parseFrame(LINKTYPE_RAW, Buffer.from(packet.buffer, packet.byteOffset, packet.byteLength));
+}
+
 function parseFrame(linkType: number, frame: Buffer): Parsed {
   switch (linkType) {
     case LINKTYPE_ETHERNET:

@@ -6,9 +6,9 @@ import assert from 'node:assert/strict';
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import test from 'node:test';
 import { BYPASS_MARK, PRIORITY } from '../../../src/host/numbers.js';
+import { removals } from '../../../src/host/operation.js';
 import { planBase, planVpn } from '../../../src/host/plan.js';
 import { renderOperations, renderPlan } from '../../../src/host/render.js';
-import { removals } from '../../../src/host/operation.js';
 import { inputOf, planOf, SAMPLES, type SamplePlan } from './lib/sample-plans.js';
 
 /** This file is dist/test/unit/host/plan.test.js. */

@@ -1,0 +1,131 @@
+/** What app.ts does when it is told to, in the process and under the uid that the test wants it to have. */
+import { closeSync, constants, openSync, read } from 'node:fs';
+import { errnoName } from '../../../../src/kernel/errno.js';
+import { errno, libc } from '../../../../src/kernel/ffi.js';
+import type { Family, VpnConfig } from '../../../../src/model/vpn-types.js';
+import { packets } from '../../../../src/tunnel/index.js';
+import { serviceConnection } from '../../../../src/vpn/client.js';
+import * as kit from '../../../../src/vpn/socket.js';
+import { createVpnConnection } from '../../../../src/vpn/vpn.js';
+import { parsePacket } from '../pcap.js';
+import { NativeSocket, type Transport } from './native-socket.js';
+import { ask, askOn, type Question } from './question.js';
+
+/** A packet that the app read from its TUN. */
+export interface TunnelPacket {
+  family: Family | undefined;
+  protocol: string;
+  source: string;
+  destination: string;
+  destinationPort?: number;
+}
+
+/** ioctl(2) with a number in place of a pointer: not what libc.ioctl is declared with. */
+const SYS_IOCTL = process.arch === 'arm64' ? 29 : 16;
+const IFF_TUN = 0x0001;
+const IFF_NO_PI = 0x1000;
+const TUNSETIFF = 0x400454ca;
+const TUNSETPERSIST = 0x400454cb;
+const TUNSETOWNER = 0x400454cc;
+
+const sockets = new Map<number, NativeSocket>();
+const recorded: TunnelPacket[] = [];
+let connection: ReturnType<typeof createVpnConnection> | undefined;
+
+function vpn() {
+  connection ??= createVpnConnection({});
+  return connection;
+}
+
+function opened(fd: number): NativeSocket {
+  const found = sockets.get(fd);
+  if (!found) throw new Error(`fd ${fd} was not opened here`);
+  return found;
+}
+
+export const operations = {
+  setUp: (config: VpnConfig): Promise<number> => vpn().setUp(config),
+  protect: (fd: number): Promise<void> => vpn().protect(fd),
+  destroy: (): Promise<void> => vpn().destroy(),
+
+  /** Ends the connection to the service; the process lives on. */
+  disconnect: async (): Promise<void> => serviceConnection().shutdown(),
+
+  /** The far end of the VPN: datagrams of a protected UDP socket. Returns the socket's number. */
+  forward: async (fd: number, address: string, port: number): Promise<number> => {
+    const tunnel = kit.constructUDPSocketInstance();
+    await tunnel.bind({ address: '0.0.0.0' });
+    await vpn().protect(await tunnel.getSocketFd());
+    const stream = packets(fd);
+    tunnel.on('message', ({ message }) => void stream.write(new Uint8Array(message)));
+    void (async () => {
+      for await (const packet of stream) tunnel.send({ address: { address, port }, data: packet }).catch(() => {});
+    })();
+    return tunnel.getSocketFd();
+  },
+
+  /** A VPN that leads nowhere: everything it is sent is kept for `recorded`. */
+  record: async (fd: number): Promise<void> => {
+    void (async () => {
+      for await (const packet of packets(fd)) {
+        const { family, protocol, source, destination, destinationPort } = parsePacket(packet);
+        recorded.push({
+          family,
+          protocol,
+          source,
+          destination,
+          ...(destinationPort !== undefined && { destinationPort }),
+        });
+      }
+    })();
+  },
+  recorded: async (): Promise<TunnelPacket[]> => recorded,
+
+  /** One read(2) in another thread: the number of bytes, or the errno's name. */
+  read: (fd: number): Promise<number | string> =>
+    new Promise((resolve) => {
+      read(fd, Buffer.alloc(65536), 0, 65536, null, (error, bytes) =>
+        resolve(
+          error ? (error.code?.startsWith('Unknown') ? errnoName(-(error.errno ?? 0)) : (error.code ?? '')) : bytes,
+        ),
+      );
+    }),
+
+  /** What a holder of a TUN can do without any right, so that the device outlives its descriptor. `ok` or the errno's name. */
+  keepDevice: async (fd: number): Promise<string[]> =>
+    [
+      [TUNSETPERSIST, 1],
+      [TUNSETOWNER, process.getuid?.() ?? 0],
+    ].map(([request = 0, argument = 0]) =>
+      libc.syscall(SYS_IOCTL, fd, request, argument) < 0 ? errnoName(errno()) : 'ok',
+    ),
+
+  /** Opens /dev/net/tun and attaches to the device of this name, as its owner may. `ok` or the errno's name. */
+  attach: async (name: string): Promise<string> => {
+    const fd = openSync('/dev/net/tun', constants.O_RDWR | constants.O_NONBLOCK);
+    const request = Buffer.alloc(40);
+    request.write(name, 0, 'latin1');
+    request.writeUInt16LE(IFF_TUN | IFF_NO_PI, 16);
+    const result = libc.ioctl(fd, TUNSETIFF, request) < 0 ? errnoName(errno()) : 'ok';
+    closeSync(fd);
+    return result;
+  },
+
+  open: async (family: Family, transport: Transport): Promise<number> => {
+    const made = new NativeSocket(family, transport);
+    sockets.set(made.fd, made);
+    return made.fd;
+  },
+  bind: async (fd: number, address: string, port = 0): Promise<void> => opened(fd).bind(address, port),
+  connect: (fd: number, address: string, port: number): Promise<void> => opened(fd).connect(address, port),
+  state: async (fd: number): Promise<{ cookie: string; mark: string }> => opened(fd).state,
+  askOn: (fd: number, question: Question & { isConnected?: boolean }): Promise<string> => askOn(opened(fd), question),
+  ask: (...questions: Question[]): Promise<string[]> => Promise.all(questions.map(ask)),
+
+  close: async (fd: number): Promise<void> => {
+    sockets.delete(fd);
+    closeSync(fd);
+  },
+};
+
+export type Operations = typeof operations;
