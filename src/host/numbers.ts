@@ -26,6 +26,9 @@ export const NFT_TABLE = 'vpnd';
 /** Behind every device route; not 4294967295, which iproute2 cannot flush for IPv6. */
 export const UNREACHABLE_METRIC = 4294967294;
 
+/** The largest uid there is; 4294967295 means "none". A user namespace may map fewer (user_namespaces(7)). */
+export const LAST_UID = 4294967294;
+
 /** VPNs at once. Bounded by the priorities between `LADDERS` and `END`. */
 export const SLOTS = 1500;
 

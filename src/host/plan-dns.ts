@@ -106,7 +106,11 @@ export function planDns(input: PlanInput, numbers: SlotNumbers): DnsPlan {
 }
 
 /** Which of the packets that got here are covered. A user's chain sees that user's packets, root's all but theirs. */
-function membership({ owner, trusted, blocked, selections }: PlanInput, cover: string, covered: string): string[] {
+function membership(
+  { owner, trusted, blocked, selections, lastUid }: PlanInput,
+  cover: string,
+  covered: string,
+): string[] {
   const uids = (selectors: PlanInput['trusted']) =>
     selectors.flatMap((selector) => (selector.kind === 'uid' ? [String(selector.uid)] : [])).join(', ');
   const field = `meta mark & ${hex(SELECTION_FIELD)}`;
@@ -119,7 +123,7 @@ function membership({ owner, trusted, blocked, selections }: PlanInput, cover: s
     ...(selections.blocked === undefined ? [] : [`${field} == ${hex(selectionMark(selections.blocked))} return`]),
     ...(passed && owner === 0 ? [`meta skuid { ${passed} } return`] : []),
     // A packet without a socket has no skuid and matches no range.
-    `meta skuid 0-4294967294 goto ${cover}`,
+    `meta skuid 0-${lastUid} goto ${cover}`,
   ];
 }
 

@@ -10,8 +10,6 @@ import type { Operation } from './operation.js';
 import type { PlanInput } from './plan.js';
 import type { RouteShape } from './plan-routes.js';
 
-const ALL_UIDS = { first: 0, last: 4294967294 };
-
 export function planRules(family: Family, input: PlanInput, numbers: SlotNumbers, shape: RouteShape): Operation[] {
   return [
     ...ladder(family, numbers, shape),
@@ -109,7 +107,7 @@ function rootSelectors(family: Family, input: PlanInput, numbers: SlotNumbers): 
   if (selections.covered !== undefined) {
     rules.push({ ...covered, fwmark: { value: selectionMark(selections.covered), mask: SELECTION_FIELD } });
   }
-  const ranges = trusted.length > 0 ? uids(trusted) : [ALL_UIDS];
+  const ranges = trusted.length > 0 ? uids(trusted) : [{ first: 0, last: input.lastUid }];
   for (const uidRange of ranges) rules.push({ ...covered, uidRange });
   return rules;
 }

@@ -21,6 +21,8 @@ export interface PlanInput {
   spec: VpnSpec;
   trusted: readonly AppSelector[];
   blocked: readonly AppSelector[];
+  /** The largest uid of this user namespace: the kernel refuses a rule for a uid that does not exist in it. */
+  lastUid: number;
   /** Selections of the mark field, 1..127, where the plan needs them (see `selectionsNeeded`). */
   selections: { covered?: number; blocked?: number };
 }
@@ -94,11 +96,11 @@ function cgroupMarks({ owner, trusted, blocked, selections }: PlanInput): Cgroup
 }
 
 /** The rules every VPN shares; they stand from the first VPN to the last. */
-export function planBase(): Operation[] {
-  return FAMILIES.flatMap(baseRules);
+export function planBase(lastUid: number): Operation[] {
+  return FAMILIES.flatMap((family) => baseRules(family, lastUid));
 }
 
-function baseRules(family: Family): Operation[] {
+function baseRules(family: Family, lastUid: number): Operation[] {
   const rule = { kind: 'rule', family } as const;
   const bypass = { value: BYPASS_MARK, mask: BYPASS_MARK };
   return [
@@ -112,7 +114,7 @@ function baseRules(family: Family): Operation[] {
       priority: PRIORITY.notRoot,
       action: 'goto',
       target: PRIORITY.users,
-      uidRange: { first: 1, last: 4294967294 },
+      uidRange: { first: 1, last: lastUid },
     },
     { ...rule, priority: PRIORITY.fromHost, action: 'goto', target: PRIORITY.notRoot, iif: 'lo' },
     { ...rule, priority: PRIORITY.bypassEnd, action: 'unreachable', fwmark: bypass },

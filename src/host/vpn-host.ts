@@ -5,7 +5,7 @@
  * Order matters. Raising: what closes before what opens, the rules that lead covered traffic in come last. Lowering: the
  * vNIC first (covered traffic now meets `unreachable`), then the rules that lead there, then the rest.
  */
-import { closeSync, statSync, writeFileSync } from 'node:fs';
+import { closeSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { attachSocketMark, detachSocketMarks } from '../kernel/bpf.js';
 import { resolveCgroup } from '../kernel/cgroup.js';
 import { libcAsync } from '../kernel/ffi.js';
@@ -19,7 +19,7 @@ import { BusinessError, KernelError } from '../model/errors.js';
 import { DnsState } from './dns-state.js';
 import { Lane } from './lane.js';
 import { LinkDeleter } from './link-deleter.js';
-import { LINK_GROUP, programName, programPrefix, SELECTION_FIELD, SELECTIONS } from './numbers.js';
+import { LAST_UID, LINK_GROUP, programName, programPrefix, SELECTION_FIELD, SELECTIONS } from './numbers.js';
 import { addition, type Operation, removals } from './operation.js';
 import { type Plan, type PlanInput, planBase, planVpn, selectionsNeeded } from './plan.js';
 import { type Swept, sweep } from './sweep.js';
@@ -31,7 +31,7 @@ export interface RaisedVpn {
   tun: Tun;
 }
 
-export type VpnRequest = Omit<PlanInput, 'selections'>;
+export type VpnRequest = Omit<PlanInput, 'selections' | 'lastUid'>;
 
 /** Already gone is as good as removed. */
 const GONE = new Set(['ENOENT', 'ESRCH', 'ENODEV', 'EADDRNOTAVAIL']);
@@ -43,6 +43,7 @@ export class VpnHost {
   readonly #dns = new DnsState(() => this.#nftables());
   readonly #raised = new Map<number, Plan>();
   readonly #selections = new Set<number>();
+  readonly #lastUid = lastMappedUid();
   readonly #netnsInode: bigint;
   readonly #netnsCookie: bigint;
   #nft: Nftables | undefined;
@@ -67,7 +68,7 @@ export class VpnHost {
     return this.#lane.run(async () => {
       const undo = new UndoStack();
       try {
-        const plan = planVpn({ ...request, selections: this.#takeSelections(request, undo) });
+        const plan = planVpn({ ...request, lastUid: this.#lastUid, selections: this.#takeSelections(request, undo) });
         const tun = await this.#apply(plan, request.spec.isBlocking, undo);
         this.#raised.set(plan.slot, plan);
         return { plan, tun };
@@ -100,8 +101,8 @@ export class VpnHost {
 
   async #apply(plan: Plan, isBlocking: boolean, undo: UndoStack): Promise<Tun> {
     if (this.#raised.size === 0) {
-      undo.push(() => this.#remove(planBase()));
-      await this.#add(planBase(), 0);
+      undo.push(() => this.#remove(planBase(this.#lastUid)));
+      await this.#add(planBase(this.#lastUid), 0);
     }
     const tun = openTun(plan.link.name);
     undo.push(() => this.#links.delete(tun));
@@ -129,7 +130,7 @@ export class VpnHost {
     this.#raised.delete(plan.slot);
     for (const selection of Object.values(plan.selections)) this.#selections.delete(selection);
     const undo = new UndoStack();
-    if (this.#raised.size === 0) undo.push(() => this.#remove(planBase()));
+    if (this.#raised.size === 0) undo.push(() => this.#remove(planBase(this.#lastUid)));
     undo.push(() => this.#detach(plan));
     undo.push(() => this.#dns.remove(plan));
     undo.push(() => this.#remove([...plan.routes, ...plan.rules]));
@@ -209,4 +210,13 @@ export class VpnHost {
     this.#nft ??= new Nftables();
     return this.#nft;
   }
+}
+
+/** The largest uid of this process's user namespace; /proc/self/uid_map has lines of "first, first outside, count". */
+function lastMappedUid(): number {
+  const lines = readFileSync('/proc/self/uid_map', 'latin1').trim().split('\n');
+  const ends = lines
+    .map((line) => line.trim().split(/\s+/).map(Number))
+    .map(([first = 0, , count = 0]) => first + count - 1);
+  return Math.min(LAST_UID, Math.max(...ends));
 }

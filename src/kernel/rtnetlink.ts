@@ -4,6 +4,7 @@
  * so that nothing of somebody else's is ever taken over, and `delete…` names the object as exactly as `add…` did.
  */
 import { addressBytes } from '../model/address.js';
+import { MIN_IPV6_MTU } from '../model/limits.js';
 import { type Family, IPV6 } from '../model/vpn-types.js';
 import { type NetlinkWriter, NLM_F_CREATE, NLM_F_EXCL } from './netlink.js';
 import type { NetlinkRequest } from './netlink-socket.js';
@@ -99,9 +100,12 @@ export function configureLink(link: LinkSettings): NetlinkRequest {
       writer.attributeU32(IFLA_MTU, link.mtu);
       writer.attributeU32(IFLA_GROUP, link.group);
       writer.nested(IFLA_AF_SPEC, () => {
-        writer.nested(AF_INET6, () =>
-          writer.attribute(IFLA_INET6_ADDR_GEN_MODE, Buffer.from([IN6_ADDR_GEN_MODE_NONE])),
-        );
+        // Below the least MTU of IPv6 the kernel takes IPv6 off the link, and an attribute of it is EAFNOSUPPORT.
+        if (link.mtu >= MIN_IPV6_MTU) {
+          writer.nested(AF_INET6, () =>
+            writer.attribute(IFLA_INET6_ADDR_GEN_MODE, Buffer.from([IN6_ADDR_GEN_MODE_NONE])),
+          );
+        }
         if (link.routeLocalnet) {
           writer.nested(AF_INET, () =>
             writer.nested(IFLA_INET_CONF, () => writer.attributeU32(IPV4_DEVCONF_ROUTE_LOCALNET, 1)),

@@ -43,7 +43,8 @@ function quoteLong(text: string): string {
 export function describeError(error: unknown): string {
   const parts: string[] = [];
   for (let current = error; current instanceof Error && parts.length < 5; current = current.cause) {
-    parts.push(`${current.name}: ${current.message}`);
+    const inner = current instanceof AggregateError ? ` (${current.errors.map(String).join('; ')})` : '';
+    parts.push(`${current.name}: ${current.message}${inner}`);
   }
   return parts.length > 0 ? parts.join(' <- ') : String(error);
 }

@@ -25,15 +25,19 @@ const isEts = (url: string): boolean => url.startsWith('file:') && new URL(url).
 export const resolve: ResolveHook = async (specifier, context, nextResolve) => {
   const url = modules.get(specifier);
   if (url !== undefined) return { url, shortCircuit: true };
-  const resolved = await nextResolve(specifier, context).catch((error: unknown) => {
-    // ArkTS imports its own files without a suffix.
-    if (!/^\.\.?\//.test(specifier) || !isEts(context.parentURL ?? '')) throw error;
-    return nextResolve(`${specifier}.ets`, context).catch(() => {
-      throw error;
-    });
-  });
+  const resolved = await resolveNext(specifier, context, nextResolve);
   if (context.parentURL === undefined && isEts(resolved.url)) mains.add(resolved.url);
   return resolved;
+};
+
+/** ArkTS imports its own files without a suffix. */
+const resolveNext: ResolveHook = async (specifier, context, nextResolve) => {
+  try {
+    return await nextResolve(specifier, context);
+  } catch (error) {
+    if (!/^\.\.?\//.test(specifier) || !isEts(context.parentURL ?? '')) throw error;
+    return Promise.resolve(nextResolve(`${specifier}.ets`, context)).catch(() => Promise.reject(error));
+  }
 };
 
 export const load: LoadHook = async (url, context, nextLoad) => {

@@ -12,6 +12,7 @@ import { mkdirSync, rmdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import type { AppSelector } from '../../src/host/applications.js';
+import { LAST_UID } from '../../src/host/numbers.js';
 import { type Plan, planBase } from '../../src/host/plan.js';
 import { planDnsBase } from '../../src/host/plan-dns.js';
 import { renderOperations, renderPlan } from '../../src/host/render.js';
@@ -36,7 +37,7 @@ else tests();
 /** Raises a plan, and lowers it when something comes on standard input. */
 async function raise(sample: SamplePlan): Promise<void> {
   const host = new VpnHost();
-  const { selections: _, ...request } = inputOf(sample);
+  const { selections: _, lastUid: __, ...request } = inputOf(sample);
   const vpn = await host.raise(request);
   console.log('raised');
   process.stdin.once('data', async () => {
@@ -91,7 +92,7 @@ function tests(): void {
 
 /** The text as an administrator would run it; nft's lines as one file, because a shell would read their `&` and `|`. */
 async function runText(host: LabHost, plan: Plan): Promise<LabProcess> {
-  const lines = (renderOperations(planBase()) + renderPlan(plan)).trimEnd().split('\n');
+  const lines = (renderOperations(planBase(LAST_UID)) + renderPlan(plan)).trimEnd().split('\n');
   const holder = host.spawnNode(SCRIPT, ['hold', plan.link.name]);
   await holder.waitFor(/^held$/m, 60_000);
   const shell = lines.filter((line) => /^(ip|sysctl) /.test(line) && !line.startsWith('ip tuntap'));

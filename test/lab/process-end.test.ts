@@ -7,11 +7,12 @@ import assert from 'node:assert/strict';
 import { mkdtempSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { canonicalState, diffState } from './lib/canonical-state.js';
+import { canonicalState } from './lib/canonical-state.js';
 import type { LabHost } from './lib/host.js';
 import { Lab } from './lib/lab.js';
 import { requireRoot } from './lib/prerequisites.js';
 import type { LabProcess, Result } from './lib/process.js';
+import { stateBecomes, tunnelsOf } from './lib/settled-state.js';
 import { startVpnd } from './lib/vpnd.js';
 
 const CHILD = 'dist/test/lab/process-end/child.js';
@@ -35,10 +36,10 @@ test('a process with a VPN ends in every way, and its VPN with it', { timeout: 3
       await t.test(`${ending} ${MEANING[state]}`, async () => {
         const child = app.spawnNode(CHILD, [state, ending], { uid: 2001, env: { VPND_SOCKET: vpnd.socket } });
         await child.waitFor(/^ready$/m);
-        assert.deepEqual(await tunnels(app), state === 'call' ? [] : ['vpn-tun0']);
+        assert.deepEqual(await tunnelsOf(app), state === 'call' ? [] : ['vpn-tun0']);
         process.kill(child.pid, 'SIGUSR2');
         checkEnd(await endOf(child), state, ending);
-        await becomes(app, before);
+        await stateBecomes(app, before);
       });
     }
   }
@@ -59,11 +60,11 @@ test('a process with a VPN ends in every way, and its VPN with it', { timeout: 3
     await new Promise((resolve) => setTimeout(resolve, 1500));
     assert.ok(child.running);
     assert.doesNotMatch(child.stdout, /nothing left/);
-    assert.deepEqual(await tunnels(app), ['vpn-tun0']);
+    assert.deepEqual(await tunnelsOf(app), ['vpn-tun0']);
     process.kill(child.pid, 'SIGUSR2');
     assert.equal((await endOf(child)).status, 0);
     assert.match(child.stdout, /nothing left/);
-    await becomes(app, before);
+    await stateBecomes(app, before);
   });
 
   for (const [state, ending] of [
@@ -81,7 +82,7 @@ test('a process with a VPN ends in every way, and its VPN with it', { timeout: 3
       } finally {
         process.kill(vpnd.pid, 'SIGCONT');
       }
-      await becomes(app, before);
+      await stateBecomes(app, before);
     });
   }
 
@@ -102,7 +103,7 @@ test('a process with a VPN ends in every way, and its VPN with it', { timeout: 3
     } finally {
       process.kill(vpnd.pid, 'SIGCONT');
     }
-    await becomes(app, before);
+    await stateBecomes(app, before);
   });
 
   assert.equal((await vpnd.stop()).status, 0);
@@ -117,10 +118,10 @@ test('a process ends in every way with the service inside, and its VPN with it',
         const socket = join(mkdtempSync(join(app.directory, 'service-')), 'vpnd.sock');
         const child = app.spawnNode(CHILD, [`service-${state}`, ending, socket]);
         await child.waitFor(/^ready$/m);
-        assert.deepEqual(await tunnels(app), state === 'call' ? [] : ['vpn-tun0']);
+        assert.deepEqual(await tunnelsOf(app), state === 'call' ? [] : ['vpn-tun0']);
         process.kill(child.pid, 'SIGUSR2');
         checkEnd(await endOf(child), state, ending);
-        await becomes(app, before);
+        await stateBecomes(app, before);
       });
     }
   }
@@ -152,20 +153,4 @@ async function endOf(child: LabProcess): Promise<Result> {
   clearTimeout(timer);
   if (late) throw new Error(`the process is still there after ${BOUND_MS} ms\n${result.stdout}${result.stderr}`);
   return result;
-}
-
-async function tunnels(host: LabHost): Promise<string[]> {
-  const links = await host.json<{ ifname?: string }[]>('ip', ['-j', 'link', 'show', 'type', 'tun']);
-  return links.flatMap(({ ifname }) => ifname ?? []);
-}
-
-/** The host's state becomes what it was; the service learns of an end a moment after it. */
-async function becomes(host: LabHost, before: string): Promise<void> {
-  const deadline = Date.now() + BOUND_MS;
-  for (;;) {
-    const difference = diffState(before, await canonicalState(host));
-    if (difference.length === 0) return;
-    if (Date.now() > deadline) assert.deepEqual(difference, []);
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
 }

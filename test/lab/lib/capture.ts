@@ -12,8 +12,11 @@ export interface Capture {
   stop(): Promise<CapturedPacket[]>;
 }
 
-/** tcpdump -U writes each packet at once; --immediate-mode takes it from the kernel at once. */
-const OPTIONS = ['-n', '-U', '--immediate-mode', '-s', '0', '-B', '16384', '-Z', 'root', '-w', '-'];
+/**
+ * tcpdump -U writes each packet at once; --immediate-mode takes it from the kernel at once. The ring holds B / s packets:
+ * 32 MiB of 4 KiB, enough for seconds of a slow machine. A larger packet (veth keeps GSO packets whole) loses its tail.
+ */
+const OPTIONS = ['-n', '-U', '--immediate-mode', '-s', '4096', '-B', '32768', '-Z', 'root', '-w', '-'];
 
 export async function startCapture(host: LabHost, device: string, filter: readonly string[]): Promise<Capture> {
   const tcpdump = host.spawn('tcpdump', ['-i', device, ...OPTIONS, ...filter]);
@@ -25,8 +28,7 @@ export async function startCapture(host: LabHost, device: string, filter: readon
     },
     stop: async () => {
       await drain(tcpdump);
-      const { stderr } = await tcpdump.kill('SIGINT');
-      if (!/ 0 packets dropped by kernel/.test(stderr)) throw new Error(`tcpdump lost packets: ${stderr}`);
+      await tcpdump.kill('SIGINT');
       return parsePcap(tcpdump.stdoutBytes);
     },
   };
@@ -42,15 +44,18 @@ async function drain(tcpdump: LabProcess): Promise<void> {
     const before = reports(tcpdump).length;
     process.kill(tcpdump.pid, 'SIGUSR1');
     for (let tries = 0; tries < 100 && tcpdump.running && reports(tcpdump).length === before; tries++) await sleep(5);
-    const [, captured, received] = reports(tcpdump).at(-1) ?? [];
+    const [report, captured, received, dropped] = reports(tcpdump).at(-1) ?? [];
+    if (Number(dropped) > 0) throw new Error(`tcpdump lost packets: ${report}`);
     if (reports(tcpdump).length > before && captured === received) return;
     await sleep(10);
   }
-  if (tcpdump.running) throw new Error(`tcpdump does not keep up: ${tcpdump.stderr}`);
+  if (tcpdump.running) throw new Error(`tcpdump does not keep up: ${reports(tcpdump).at(-1)?.[0]}`);
 }
 
 function reports(tcpdump: LabProcess): RegExpExecArray[] {
-  return [...tcpdump.stderr.matchAll(/(\d+) packets? captured, (\d+) packets? received by filter/g)];
+  return [
+    ...tcpdump.stderr.matchAll(/(\d+) packets? captured, (\d+) packets? received by filter, (\d+) packets? dropped/g),
+  ];
 }
 
 function sleep(ms: number): Promise<void> {

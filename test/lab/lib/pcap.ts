@@ -15,9 +15,9 @@ export interface CapturedPacket {
   destination: string;
   sourcePort: number | undefined;
   destinationPort: number | undefined;
-  /** Of the network-layer packet, in bytes. */
+  /** Of the network-layer packet, in bytes, also when the capture has only its beginning. */
   length: number;
-  /** What follows the transport header of TCP and UDP; for others what follows the IP header. */
+  /** What follows the transport header of TCP and UDP; for others what follows the IP header. As far as captured. */
   payload: Uint8Array;
 }
 
@@ -87,7 +87,7 @@ function parseNetwork(etherType: number, packet: Buffer): Parsed {
 }
 
 function parseIpv4(packet: Buffer): Parsed {
-  const length = Math.min(packet.readUInt16BE(2) || packet.length, packet.length);
+  const length = packet.readUInt16BE(2) || packet.length;
   const header = ((packet[0] ?? 0) & 15) * 4;
   const isFirstFragment = (packet.readUInt16BE(6) & 0x1fff) === 0;
   return {
@@ -100,10 +100,10 @@ function parseIpv4(packet: Buffer): Parsed {
 }
 
 function parseIpv6(packet: Buffer): Parsed {
-  const length = Math.min(40 + packet.readUInt16BE(4), packet.length);
+  const length = 40 + packet.readUInt16BE(4);
   let next = packet[6] ?? 0;
   let offset = 40;
-  while (IPV6_EXTENSIONS.has(next) && offset + 8 <= length) {
+  while (IPV6_EXTENSIONS.has(next) && offset + 8 <= packet.length) {
     next = packet[offset] ?? 0;
     offset += 8 + (packet[offset + 1] ?? 0) * 8;
   }

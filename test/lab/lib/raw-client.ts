@@ -33,15 +33,16 @@ const SHUT_WR = 1;
 const PATIENCE_MS = 40_000;
 
 export class RawClient {
+  /** In order of arrival. */
   readonly answers: Answer[] = [];
   readonly events: Event[] = [];
-  /** Everything that came, as text. */
-  received = '';
   /** When the service has closed the connection, and all it said before has been read. */
   readonly ended: Promise<void>;
   readonly #fd: number;
   readonly #socket: Socket;
   readonly #waiting: (() => void)[] = [];
+  readonly #byId = new Map<number | string | null, Answer>();
+  #line = '';
   #lastId = 0;
   #closed = false;
 
@@ -91,8 +92,8 @@ export class RawClient {
   async call(method: string, params: object = {}, fds: readonly number[] = []): Promise<Answer> {
     const id = ++this.#lastId;
     await this.send(`${JSON.stringify({ jsonrpc: '2.0', id, method, fds: fds.length, params })}\n`, fds);
-    await this.until(() => this.answers.some((answer) => answer.id === id), method);
-    return this.answers.find((answer) => answer.id === id) as Answer;
+    await this.until(() => this.#byId.has(id), method);
+    return this.#byId.get(id) as Answer;
   }
 
   /** The answer, and the TUN's descriptor when there is one. */
@@ -113,9 +114,11 @@ export class RawClient {
   async until(condition: () => boolean, what: string): Promise<void> {
     const deadline = Date.now() + PATIENCE_MS;
     while (!condition()) {
-      if (this.#closed) throw new Error(`${what}: the connection ended; received: ${this.received.slice(0, 300)}`);
       const left = deadline - Date.now();
-      if (left <= 0) throw new Error(`${what}: nothing; received: ${this.received.slice(0, 300)}`);
+      if (this.#closed || left <= 0) {
+        const last = JSON.stringify(this.answers.at(-1));
+        throw new Error(`${what}: ${this.#closed ? 'the connection ended' : 'nothing came'}; last answer: ${last}`);
+      }
       await new Promise<void>((resolve) => {
         const timer = setTimeout(resolve, left);
         this.#waiting.push(() => {
@@ -136,12 +139,16 @@ export class RawClient {
   }
 
   #take(data: Buffer): void {
-    this.received += data.toString();
-    const complete = this.received.split('\n').slice(0, -1);
-    for (const line of complete.slice(this.answers.length + this.events.length)) {
+    const lines = (this.#line + data.toString()).split('\n');
+    this.#line = lines.pop() ?? '';
+    for (const line of lines) {
       const message = JSON.parse(line) as Answer | Event;
-      if ('method' in message) this.events.push(message);
-      else this.answers.push(message);
+      if ('method' in message) {
+        this.events.push(message);
+      } else {
+        this.answers.push(message);
+        this.#byId.set(message.id, message);
+      }
     }
     this.#notify();
   }

@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import test from 'node:test';
-import { BYPASS_MARK, PRIORITY } from '../../../src/host/numbers.js';
+import { BYPASS_MARK, LAST_UID, PRIORITY } from '../../../src/host/numbers.js';
 import { removals } from '../../../src/host/operation.js';
 import { planBase, planVpn } from '../../../src/host/plan.js';
 import { renderOperations, renderPlan } from '../../../src/host/render.js';
@@ -26,7 +26,7 @@ function sample(name: string): SamplePlan {
   return found;
 }
 
-test('the rules every VPN shares', () => compare('base', renderOperations(planBase())));
+test('the rules every VPN shares', () => compare('base', renderOperations(planBase(LAST_UID))));
 
 for (const each of SAMPLES) {
   test(`the plan of ${each.name} is what its golden text says`, () => compare(each.name, renderPlan(planOf(each))));
@@ -41,7 +41,7 @@ test('a goto comes after the rule it leads to', () => {
   for (const each of SAMPLES) {
     for (const family of [1, 2]) {
       const standing = new Set<number>();
-      for (const operation of [...planBase(), ...planOf(each).rules]) {
+      for (const operation of [...planBase(LAST_UID), ...planOf(each).rules]) {
         if (operation.kind !== 'rule' || operation.family !== family) continue;
         if (operation.target !== undefined) {
           assert.ok(standing.has(operation.target), `${each.name}: ${operation.priority} goto ${operation.target}`);

@@ -30,6 +30,7 @@ const TUNSETOWNER = 0x400454cc;
 
 const sockets = new Map<number, NativeSocket>();
 const recorded: TunnelPacket[] = [];
+let flooding = false;
 let connection: ReturnType<typeof createVpnConnection> | undefined;
 
 function vpn() {
@@ -102,13 +103,44 @@ export const operations = {
 
   /** Opens /dev/net/tun and attaches to the device of this name, as its owner may. `ok` or the errno's name. */
   attach: async (name: string): Promise<string> => {
-    const fd = openSync('/dev/net/tun', constants.O_RDWR | constants.O_NONBLOCK);
+    let fd: number;
+    try {
+      fd = openSync('/dev/net/tun', constants.O_RDWR | constants.O_NONBLOCK);
+    } catch (error) {
+      return String((error as NodeJS.ErrnoException).code);
+    }
     const request = Buffer.alloc(40);
     request.write(name, 0, 'latin1');
     request.writeUInt16LE(IFF_TUN | IFF_NO_PI, 16);
     const result = libc.ioctl(fd, TUNSETIFF, request) < 0 ? errnoName(errno()) : 'ok';
     closeSync(fd);
     return result;
+  },
+
+  /**
+   * Sends numbered datagrams as fast as it can until told to stop (port 0). Tells the last number that the kernel refused,
+   * 0 when there was none.
+   */
+  flood: async (address: string, port: number): Promise<{ sent: number; refused: { count: number; last: number } }> => {
+    flooding = port !== 0;
+    const refused = { count: 0, last: 0 };
+    const data = Buffer.alloc(4);
+    let number = 0;
+    const socket = flooding ? new NativeSocket(address.includes(':') ? 2 : 1, 'udp') : undefined;
+    while (flooding && socket) {
+      for (let burst = 0; burst < 8; burst++) {
+        data.writeUInt32BE(++number);
+        try {
+          socket.send(data, { address, port });
+        } catch {
+          refused.count++;
+          refused.last = number;
+        }
+      }
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    socket?.close();
+    return { sent: number, refused };
   },
 
   open: async (family: Family, transport: Transport): Promise<number> => {

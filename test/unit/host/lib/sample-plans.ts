@@ -1,6 +1,6 @@
 /** VPNs of every shape, each with the input of its plan: for the golden texts and for comparing them with a kernel. */
 import type { AppSelector } from '../../../../src/host/applications.js';
-import { slotNumbers } from '../../../../src/host/numbers.js';
+import { LAST_UID, slotNumbers } from '../../../../src/host/numbers.js';
 import { type Plan, type PlanInput, planVpn, selectionsNeeded } from '../../../../src/host/plan.js';
 import { parseVpnConfig } from '../../../../src/model/vpn-config.js';
 import { checkVpnConfig } from '../../../../src/model/vpn-config-check.js';
@@ -100,7 +100,7 @@ export function inputOf({ slot, owner, config, trusted = [], blocked = [] }: Sam
   const spec = checkVpnConfig(parseVpnConfig(config), slotNumbers(slot).link);
   const needed = selectionsNeeded({ spec, trusted, blocked });
   const selections = Object.fromEntries(needed.map((purpose, index) => [purpose, index + 1]));
-  return { slot, owner, spec, trusted, blocked, selections };
+  return { slot, owner, spec, trusted, blocked, selections, lastUid: LAST_UID };
 }
 
 export function planOf(sample: SamplePlan): Plan {

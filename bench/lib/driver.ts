@@ -1,0 +1,33 @@
+/**
+ * A program under measurement: commands go to its standard input as "NUMBER WORDS", and it says "done NUMBER RESULT" when it
+ * has carried one out.
+ */
+import type { LabProcess } from '../../test/lab/lib/process.js';
+
+export class Driver {
+  readonly #process: LabProcess;
+  #number = 0;
+
+  constructor(process: LabProcess) {
+    this.#process = process;
+  }
+
+  /** What stands behind "done NUMBER". */
+  async ask(words: string, timeoutMs = 120_000): Promise<string> {
+    const number = ++this.#number;
+    this.#process.write(`${number} ${words}\n`);
+    const [, result = ''] = await this.#process.waitFor(new RegExp(`^done ${number}(?: (.*))?$`, 'm'), timeoutMs);
+    return result;
+  }
+
+  /** Milliseconds until the answer is here, the way there and back included. */
+  async time(words: string): Promise<number> {
+    const start = performance.now();
+    await this.ask(words);
+    return performance.now() - start;
+  }
+
+  async stop(): Promise<void> {
+    await this.#process.kill('SIGKILL');
+  }
+}
