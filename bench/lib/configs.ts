@@ -1,5 +1,5 @@
 /** The VPNs that are measured. */
-import { slotNumbers } from '../../src/host/numbers.js';
+import { LAST_UID, slotNumbers } from '../../src/host/numbers.js';
 import { type Plan, planVpn, selectionsNeeded } from '../../src/host/plan.js';
 import { parseVpnConfig } from '../../src/model/vpn-config.js';
 import { checkVpnConfig } from '../../src/model/vpn-config-check.js';
@@ -37,5 +37,5 @@ export function planOf(config: VpnConfig): Plan {
   const spec = checkVpnConfig(parseVpnConfig(config), slotNumbers(0).link);
   const needed = selectionsNeeded({ spec, trusted: [], blocked: [] });
   const selections = Object.fromEntries(needed.map((purpose, index) => [purpose, index + 1]));
-  return planVpn({ slot: 0, owner: OWNER, spec, trusted: [], blocked: [], selections });
+  return planVpn({ slot: 0, owner: OWNER, spec, trusted: [], blocked: [], selections, lastUid: LAST_UID });
 }

@@ -4,7 +4,7 @@
  */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { LINK_GROUP } from '../../src/host/numbers.js';
+import { LAST_UID, LINK_GROUP } from '../../src/host/numbers.js';
 import { addition, type Operation, removal } from '../../src/host/operation.js';
 import { type Plan, planBase } from '../../src/host/plan.js';
 import { planDnsBase } from '../../src/host/plan-dns.js';
@@ -21,13 +21,17 @@ const MESSAGES_PER_SEND = 500;
 /** Writes everything into a new folder. `up.sh` and `down.sh` are what an administrator would run. */
 export function writeState(directory: string, plan: Plan): void {
   mkdirSync(directory);
-  const write = (name: string, lines: readonly string[]) => writeFileSync(join(directory, name), `${lines.join('\n')}\n`);
+  const write = (name: string, lines: readonly string[]) =>
+    writeFileSync(join(directory, name), `${lines.join('\n')}\n`);
   const { name, ipv6, mtu, routeLocalnet } = plan.link;
-  const rules = [...planBase(), ...plan.rules];
+  const rules = [...planBase(LAST_UID), ...plan.rules];
   const routes = plan.routes.filter(({ kind }) => kind === 'route');
 
   // `ip rule` takes its family from an option only; everything else tells it by its address.
-  const [other, rules6] = [rules.filter(({ family }) => family !== IPV6), rules.filter(({ family }) => family === IPV6)];
+  const [other, rules6] = [
+    rules.filter(({ family }) => family !== IPV6),
+    rules.filter(({ family }) => family === IPV6),
+  ];
   write('up', [
     `tuntap add dev ${name} mode tun`,
     `link set ${name} mtu ${mtu} group ${LINK_GROUP} multicast off addrgenmode none`,

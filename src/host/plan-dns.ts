@@ -28,6 +28,7 @@ export function planDnsBase(): DnsPlan {
       `add table ${TABLE}`,
       `add map ${TABLE} dns_user { type uid : verdict; }`,
       `add map ${TABLE} dns_selection { type mark : verdict; }`,
+      `add map ${TABLE} dns_connection { type mark : verdict; }`,
       `add map ${TABLE} dns_source { type ifname : verdict; }`,
       `add map ${TABLE} dns_answer { type ifname : verdict; }`,
       chain('refuse'),
@@ -36,7 +37,9 @@ export function planDnsBase(): DnsPlan {
       chain('mark_root'),
       chain('mark_dns'),
       rule('mark_dns', 'meta skuid vmap @dns_user'),
-      rule('mark_dns', 'goto mark_root'),
+      rule('mark_dns', 'meta skuid 0-4294967294 goto mark_root'),
+      // What a closed socket still has to say (data again, FIN, a TIME_WAIT's ACK) has no uid, but it has its connection.
+      rule('mark_dns', `ct mark & ${hex(SELECTION_FIELD)} vmap @dns_connection`),
       chain('out_mark', 'type route hook output priority mangle'),
       rule('out_mark', `meta mark & ${hex(BYPASS_MARK)} vmap { ${hex(BYPASS_MARK)} : return }`),
       rule('out_mark', 'meta l4proto { tcp, udp } th dport 53 goto mark_dns'),
@@ -63,6 +66,8 @@ export function planDnsPassed(owner: number): DnsPlan {
 export function planDns(input: PlanInput, numbers: SlotNumbers): DnsPlan {
   const { slot, spec, owner, selections } = input;
   const covered = hex(selectionMark(selections.covered ?? 0));
+  // As the listing prints it: bits that are set afterwards are not cleared before.
+  const others = hex(0x80ffffff | selectionMark(selections.covered ?? 0));
   const chains = {
     mark: `mark_${slot}`,
     cover: `cover_${slot}`,
@@ -73,6 +78,7 @@ export function planDns(input: PlanInput, numbers: SlotNumbers): DnsPlan {
   const rule = (chain: string, text: string) => `add rule ${TABLE} ${chain} ${text}`;
   const elements: [map: string, key: string, chain: string][] = [
     ['dns_selection', covered, chains.to],
+    ['dns_connection', covered, chains.cover],
     ['dns_source', `"${numbers.link}"`, chains.from],
     ['dns_answer', `"${numbers.link}"`, chains.in],
   ];
@@ -84,10 +90,7 @@ export function planDns(input: PlanInput, numbers: SlotNumbers): DnsPlan {
       ...FAMILIES.filter((family) => servers(spec, family).length === 0).map((family) =>
         rule(chains.cover, `meta nfproto ${protocol(family)} goto refuse`),
       ),
-      rule(
-        chains.cover,
-        `meta mark set meta mark & ${hex(0x80ffffff | selectionMark(selections.covered ?? 0))} | ${covered}`,
-      ),
+      ...['meta', 'ct'].map((mark) => rule(chains.cover, `${mark} mark set ${mark} mark & ${others} | ${covered}`)),
       ...FAMILIES.flatMap((family) => redirection(family, spec)).map((text) => rule(chains.to, text)),
       ...FAMILIES.flatMap((family) => source(family, spec)).map((text) => rule(chains.from, text)),
       // route_localnet opens 127.0.0.0/8 to the vNIC; only translated answers may use that.

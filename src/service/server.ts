@@ -139,6 +139,7 @@ export class Server {
     if (fds.length !== METHOD_FDS[method]) {
       return reject(RPC.invalidRequest, `${method} carries ${METHOD_FDS[method]} descriptors, not ${fds.length}`);
     }
+    if (!session.greeted && method !== 'hello') return reject(RPC.invalidRequest, 'the first request is hello');
     session.calls++;
     const done = (answer: object): void => {
       for (const fd of fds) libc.close(fd);

@@ -8,8 +8,10 @@ import { receiveWithFds, unixPair } from '../kernel/unix-socket.js';
 import { BusinessError } from '../model/errors.js';
 import { parseVpnConfig } from '../model/vpn-config.js';
 import type { VpnConfig } from '../model/vpn-types.js';
-import { type AsyncCallback, checkArguments, deliver } from './arguments.js';
+import { checkArguments } from './arguments.js';
+import type { AsyncCallback } from './callbacks.js';
 import { serviceConnection } from './client.js';
+import { settle } from './settle.js';
 
 export class VpnConnection {
   /** Only objects that createVpnConnection made have it; nothing enumerable, so that JSON shows `{}`. */
@@ -27,7 +29,7 @@ export class VpnConnection {
     VpnConnection.#check(this);
     const callback = checkArguments<number>(args, ['config']);
     const config = parseVpnConfig(args[0]);
-    return deliver(() => setUp(config), callback);
+    return settle(callback, () => setUp(config), vpnError);
   }
 
   /**
@@ -43,7 +45,7 @@ export class VpnConnection {
     const callback = checkArguments<void>(args, ['socketFd']);
     const [socketFd] = args;
     if (typeof socketFd !== 'number') throw new BusinessError(401, 'socketFd', 'is not a number');
-    return deliver(() => protect(socketFd), callback);
+    return settle(callback, () => protect(socketFd), vpnError);
   }
 
   /**
@@ -56,7 +58,7 @@ export class VpnConnection {
   destroy(...args: unknown[]): Promise<void> | undefined {
     VpnConnection.#check(this);
     const callback = checkArguments<void>(args, []);
-    return deliver(destroy, callback);
+    return settle(callback, destroy, vpnError);
   }
 
   static #check(self: unknown): void {
@@ -102,4 +104,10 @@ async function destroy(): Promise<void> {
   const service = serviceConnection();
   await service.call('destroy', {});
   service.hold(false);
+}
+
+/** Whatever is none of the API's errors, such as no descriptor left in this process, is its 2200003. */
+function vpnError(error: unknown): BusinessError {
+  if (error instanceof BusinessError) return error;
+  return new BusinessError(2200003, undefined, error instanceof Error ? error.message : String(error));
 }

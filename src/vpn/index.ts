@@ -7,7 +7,7 @@ export type {
   RouteInfo,
   VpnConfig,
 } from '../model/vpn-types.js';
-export type { AsyncCallback } from './arguments.js';
+export type { AsyncCallback } from './callbacks.js';
 export type { VpnConnection } from './connection.js';
 export type { AbilityContext } from './vpn.js';
 export * as vpn from './vpn.js';

@@ -35,7 +35,7 @@ export abstract class SocketObject<Events extends Record<keyof Events, Listener>
     checkCount('bind', given, 2);
     const endpoint = checkEndpoint(given[0], 'address', 0);
     checkCallback(given[1]);
-    return settle(given[1], () => this.bound(endpoint));
+    return settle(given[1], () => this.bound(endpoint), socketError);
   }
 
   /** The number for `protect`; −1 once closed. */
@@ -44,7 +44,7 @@ export abstract class SocketObject<Events extends Record<keyof Events, Listener>
   getSocketFd(...given: [AsyncCallback<number>?]): Promise<number> | undefined {
     checkCount('getSocketFd', given, 1);
     checkCallback(given[0]);
-    return settle(given[0], () => this.#socket.fd);
+    return settle(given[0], () => this.#socket.fd, socketError);
   }
 
   /** Takes effect before it returns. Calls in flight fail with 2301009. Closing twice is no error. */
@@ -53,11 +53,15 @@ export abstract class SocketObject<Events extends Record<keyof Events, Listener>
   close(...given: [AsyncCallback<void>?]): Promise<void> | undefined {
     checkCount('close', given, 1);
     checkCallback(given[0]);
-    return settle(given[0], () => {
-      if (this.#socket.fd < 0) return;
-      this.closing();
-      this.#socket.close();
-    });
+    return settle(
+      given[0],
+      () => {
+        if (this.#socket.fd < 0) return;
+        this.closing();
+        this.#socket.close();
+      },
+      socketError,
+    );
   }
 
   on<Name extends keyof Events & string>(type: Name, callback: Events[Name]): void {

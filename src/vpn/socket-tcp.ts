@@ -42,7 +42,7 @@ export class TCPSocket extends SocketObject<TcpEvents> {
     const endpoint = checkEndpoint(address, 'options.address', 1);
     const timeoutMs = checkTimeout(timeout, 'options.timeout');
     checkCallback(given[1]);
-    return settle(given[1], () => this.#connect(endpoint, timeoutMs));
+    return settle(given[1], () => this.#connect(endpoint, timeoutMs), socketError);
   }
 
   /** Settles when the kernel has taken all of it. During `connect` it waits for the connection. */
@@ -53,7 +53,7 @@ export class TCPSocket extends SocketObject<TcpEvents> {
     const options = checkObject(given[0], 'options');
     const data = checkData(options.data, 'options.data', options.encoding);
     checkCallback(given[1]);
-    return settle(given[1], () => this.#send(data));
+    return settle(given[1], () => this.#send(data), socketError);
   }
 
   async #connect(endpoint: Endpoint, timeoutMs: number): Promise<void> {

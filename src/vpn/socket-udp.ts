@@ -41,7 +41,7 @@ export class UDPSocket extends SocketObject<UdpEvents> {
     const endpoint = checkEndpoint(options.address, 'options.address', 1);
     const data = checkData(options.data, 'options.data');
     checkCallback(given[1]);
-    return settle(given[1], () => this.#send(data, endpoint));
+    return settle(given[1], () => this.#send(data, endpoint), socketError);
   }
 
   /** The first try is made before it returns. A full send buffer empties within milliseconds. */

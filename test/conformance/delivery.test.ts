@@ -33,11 +33,9 @@ test('delivery', { timeout: 600_000 }, async (t) => {
 
     await t.test(`${SIGNATURES.protect[form]}: parameter socketFd`, async () => {
       const outcome = await system.do(async (agent, how) => {
-        const { createSocket } = await import('node:dgram');
-        const udp = createSocket('udp4').bind(0);
-        await new Promise((resolve) => udp.once('listening', resolve));
+        const { socket: udp, fd } = await agent.udp();
         agent.kept.udp = udp;
-        return agent.attempt(how, 'protect', (udp as unknown as { _handle: { fd: number } })._handle.fd);
+        return agent.attempt(how, 'protect', fd);
       }, form);
       assertSucceeded(outcome, form, 'undefined');
       assert.equal(await stage.marks(system.pid), '0x80000000');
@@ -72,10 +70,7 @@ test('delivery', { timeout: 600_000 }, async (t) => {
 
   await t.test('protect(socketFd): returns Promise<void>', async () => {
     const outcome = await system.do(async (agent) => {
-      const { createSocket } = await import('node:dgram');
-      const udp = createSocket('udp6').bind(0);
-      await new Promise((resolve) => udp.once('listening', resolve));
-      const { fd } = (udp as unknown as { _handle: { fd: number } })._handle;
+      const { socket: udp, fd } = await agent.udp();
       const result = await agent.attempt('promise', 'protect', fd);
       udp.close();
       return result;
@@ -197,10 +192,7 @@ test('delivery', { timeout: 600_000 }, async (t) => {
   await t.test('2200002 when the service does not answer in time: protect 5 s, the others 30 s', async () => {
     const app = await stage.newApp(USERS.system, stage.host, await silentServer(stage.host));
     const outcomes = await app.do(async (agent) => {
-      const { createSocket } = await import('node:dgram');
-      const udp = createSocket('udp4').bind(0);
-      await new Promise((resolve) => udp.once('listening', resolve));
-      const { fd } = (udp as unknown as { _handle: { fd: number } })._handle;
+      const { fd } = await agent.udp();
       return Promise.all([
         agent.attempt('promise', 'protect', fd),
         agent.attempt('promise', 'setUp', agent.config()),

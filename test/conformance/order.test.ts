@@ -55,10 +55,7 @@ test('the order of the codes', { timeout: 600_000 }, async (t) => {
       for (const [app, code] of [[ordinary, 202], [noPermission, 201]] as const) {
         assertRefused(await app.attempt(form, 'protect', 0), form, 2203004, /socketFd/);
         const outcome = await app.do(async (agent, how) => {
-          const { createSocket } = await import('node:dgram');
-          const udp = createSocket('udp4').bind(0);
-          await new Promise((resolve) => udp.once('listening', resolve));
-          const { fd } = (udp as unknown as { _handle: { fd: number } })._handle;
+          const { socket: udp, fd } = await agent.udp();
           const result = await agent.attempt(how, 'protect', fd);
           udp.close();
           return result;

@@ -68,10 +68,7 @@ test('protect: every code', { timeout: 600_000 }, async (t) => {
     }
     const closed = await system.do(
       async (agent, how) => {
-        const { createSocket } = await import('node:dgram');
-        const udp = createSocket('udp4').bind(0);
-        await new Promise((resolve) => udp.once('listening', resolve));
-        const { fd } = (udp as unknown as { _handle: { fd: number } })._handle;
+        const { socket: udp, fd } = await agent.udp();
         await new Promise<void>((resolve) => udp.close(() => setTimeout(resolve, 50)));
         return agent.attempt(how, 'protect', fd);
       },
@@ -84,10 +81,7 @@ test('protect: every code', { timeout: 600_000 }, async (t) => {
 /** Of a UDP socket that is closed afterwards. */
 function protectNew(app: App, form: Form): Promise<Outcome> {
   return app.do(async (agent, how) => {
-    const { createSocket } = await import('node:dgram');
-    const udp = createSocket('udp4').bind(0);
-    await new Promise((resolve) => udp.once('listening', resolve));
-    const { fd } = (udp as unknown as { _handle: { fd: number } })._handle;
+    const { socket: udp, fd } = await agent.udp();
     const outcome = await agent.attempt(how, 'protect', fd);
     udp.close();
     return outcome;

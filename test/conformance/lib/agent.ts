@@ -2,7 +2,10 @@
  * An app of the conformance tests: it runs as some uid on a host of the lab and does what the test tells it, one JSON line a
  * task: a function as source text with its arguments. It answers `@` and a JSON line with what the function returned.
  */
+import { createSocket, type Socket } from 'node:dgram';
+import { once } from 'node:events';
 import fs from 'node:fs';
+import { connect } from 'node:net';
 import { createInterface } from 'node:readline';
 import { BusinessError, type VpnConfig, vpn } from 'vpn-manager';
 
@@ -101,6 +104,57 @@ export class Agent {
         end({ thrown: this.see(error) });
       }
     });
+  }
+
+  /** An unconnected or, with `to`, connected UDP socket, and its number. */
+  async udp(to?: string): Promise<{ socket: Socket; fd: number }> {
+    const socket = createSocket(to?.includes(':') ? 'udp6' : 'udp4');
+    if (to === undefined) socket.bind(0);
+    else socket.connect(9, to);
+    await once(socket, to === undefined ? 'listening' : 'connect');
+    return { socket, fd: (socket as unknown as { _handle: { fd: number } })._handle.fd };
+  }
+
+  /** The source address that the kernel gives this process towards `to`, or the name of the error. */
+  async source(to: string): Promise<string> {
+    const socket = createSocket(to.includes(':') ? 'udp6' : 'udp4');
+    try {
+      socket.connect(9, to);
+      await once(socket, 'connect');
+      return socket.address().address;
+    } catch (error) {
+      return (error as NodeJS.ErrnoException).code ?? String(error);
+    } finally {
+      socket.close();
+    }
+  }
+
+  /** How a TCP connection to `to` ends: 'connected' or the name of the error. */
+  async connect(to: string, port: number): Promise<string> {
+    const socket = connect(port, to);
+    try {
+      await once(socket, 'connect');
+      return 'connected';
+    } catch (error) {
+      return (error as NodeJS.ErrnoException).code ?? String(error);
+    } finally {
+      socket.destroy();
+    }
+  }
+
+  /** The next packet of a TUN in non-blocking mode, in hex, or '' when none has come within `patienceMs`. */
+  async packet(fd: number, patienceMs = 20_000): Promise<string> {
+    const buffer = Buffer.alloc(65_536);
+    const deadline = Date.now() + patienceMs;
+    for (;;) {
+      try {
+        return buffer.toString('hex', 0, fs.readSync(fd, buffer));
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') throw error;
+      }
+      if (Date.now() > deadline) return '';
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
   }
 
   /** The smallest configuration. */

@@ -88,14 +88,18 @@ export class Scene {
   /** `status` over the service's own protocol, as root sees it. */
   async status(): Promise<Record<string, unknown>[]> {
     const root = await this.app(USERS.root);
-    return root.do(async ({ fs: _ }, path) => {
+    return root.do(async (_, path) => {
       const { connect } = await import('node:net');
       const { createInterface } = await import('node:readline');
       const peer = connect(path);
-      peer.write('{"jsonrpc":"2.0","id":1,"method":"status"}\n');
+      peer.write('{"jsonrpc":"2.0","id":1,"method":"hello","params":{"protocol":1}}\n');
+      peer.write('{"jsonrpc":"2.0","id":2,"method":"status"}\n');
       for await (const line of createInterface({ input: peer })) {
+        const { id, result, error } = JSON.parse(line);
+        if (id === 1) continue;
         peer.destroy();
-        return JSON.parse(line).result.vpns;
+        if (error) throw new Error(line);
+        return result.vpns;
       }
     }, this.vpnd.socket);
   }
@@ -140,12 +144,16 @@ export class Scene {
   }
 
   async link(name: string): Promise<Link | undefined> {
-    const links = await this.host.json<Link[]>('ip', ['-j', '-d', 'address', 'show']);
-    return links.find(({ ifname }) => ifname === name);
+    const [links, details] = await Promise.all([
+      this.host.json<Link[]>('ip', ['-j', 'address', 'show']),
+      this.host.json<Partial<Link>[]>('ip', ['-j', '-d', 'link', 'show']),
+    ]);
+    const link = links.find(({ ifname }) => ifname === name);
+    return link && { ...details.find(({ ifname }) => ifname === name), ...link };
   }
 }
 
-/** Of `ip -j -d address`. */
+/** Of `ip -j address` and `ip -j -d link`. */
 export interface Link {
   ifname: string;
   mtu: number;

@@ -41,7 +41,7 @@ export class RawClient {
   readonly #fd: number;
   readonly #socket: Socket;
   readonly #waiting: (() => void)[] = [];
-  readonly #byId = new Map<number | string | null, Answer>();
+  readonly #calls = new Map<Answer['id'], (answer: Answer | undefined) => void>();
   #line = '';
   #lastId = 0;
   #closed = false;
@@ -60,6 +60,7 @@ export class RawClient {
       const end = (): void => {
         this.#closed = true;
         resolve();
+        for (const settle of this.#calls.values()) settle(undefined);
         this.#notify();
       };
       this.#socket.on('end', end).on('error', end).on('close', end);
@@ -91,9 +92,17 @@ export class RawClient {
   /** A well-formed request; its answer. Rejects when the connection ends without one. */
   async call(method: string, params: object = {}, fds: readonly number[] = []): Promise<Answer> {
     const id = ++this.#lastId;
+    const answered = new Promise<Answer | undefined>((resolve) => this.#calls.set(id, resolve));
     await this.send(`${JSON.stringify({ jsonrpc: '2.0', id, method, fds: fds.length, params })}\n`, fds);
-    await this.until(() => this.#byId.has(id), method);
-    return this.#byId.get(id) as Answer;
+    if (this.#closed) this.#calls.get(id)?.(undefined);
+    const answer = await answered;
+    if (!answer) throw new Error(`${method}: the connection ended without an answer`);
+    return answer;
+  }
+
+  /** What every connection begins with. */
+  hello(): Promise<Answer> {
+    return this.call('hello', { protocol: 1 });
   }
 
   /** The answer, and the TUN's descriptor when there is one. */
@@ -147,7 +156,8 @@ export class RawClient {
         this.events.push(message);
       } else {
         this.answers.push(message);
-        this.#byId.set(message.id, message);
+        this.#calls.get(message.id)?.(message);
+        this.#calls.delete(message.id);
       }
     }
     this.#notify();

@@ -26,6 +26,7 @@ struct Index {
       tcp.connect({ address: { address: '127.0.0.1', port: 1 } }).catch((error: Error) => console.info(error.message));
     });
   }
+  next(): void { console.info('next'); }
   async waits(): Promise<void> {
     await new Promise<void>(resolve => setTimeout(resolve, 20));
     console.info(twice('waited '));
@@ -65,7 +66,7 @@ for (const type of ['no package.json', 'commonjs', 'module']) {
     if (type !== 'no package.json') writeFileSync(join(directory, 'package.json'), JSON.stringify({ type }));
     const { status, stdout, stderr } = run('page.ets');
     assert.equal(stderr, '');
-    assert.deepEqual(stdout.split('\n'), ['first {}', refused, 'waited waited ', '']);
+    assert.deepEqual(stdout.split('\n'), ['first {}', refused, 'next', 'waited waited ', '']);
     assert.equal(status, 0);
   });
 }
@@ -78,7 +79,7 @@ test('named methods run in the order named, build too', () => {
 test('an unknown method is exit 2 with a sentence, and nothing has run', () => {
   const { status, stdout, stderr } = run('page.ets', 'first', 'second');
   assert.deepEqual([status, stdout], [2, '']);
-  assert.equal(stderr, 'Index in page.ets has no method second; it has first, calls, waits, build.\n');
+  assert.equal(stderr, 'Index in page.ets has no method second; it has first, calls, next, waits, build.\n');
 });
 
 test('methods of a script without a component are exit 2; without methods it simply runs', () => {

@@ -4,7 +4,9 @@ import { once } from 'node:events';
 import { readdirSync } from 'node:fs';
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
 import { test } from 'node:test';
-import { socketCookie } from '../../../src/kernel/socket-options.js';
+import { libc } from '../../../src/kernel/ffi.js';
+import { InetSocket } from '../../../src/kernel/inet-socket.js';
+import { SOCK_STREAM, socketCookie } from '../../../src/kernel/socket-options.js';
 import { BusinessError } from '../../../src/model/errors.js';
 import * as socket from '../../../src/vpn/socket.js';
 
@@ -90,6 +92,32 @@ test('a refused connect rejects with 2301111, keeps the socket, and the same soc
     assert.equal(socketCookie(fd), cookie);
   }
   await tcp.close();
+  server.close();
+});
+
+test('an attempt that nobody answers rejects with 2301110 after the timeout, and the same socket connects elsewhere', async () => {
+  // A listener that accepts nothing: once its queue is full, loopback drops the SYNs too.
+  const silent = new InetSocket(SOCK_STREAM);
+  silent.bind({ address: '127.0.0.1', port: 0 });
+  assert.equal(libc.listen(silent.fd, 0), 0);
+  const name = Buffer.alloc(28);
+  libc.getsockname(silent.fd, name, Buffer.from(Uint32Array.of(28).buffer));
+  const endpoint = { address: '127.0.0.1', port: name.readUInt16BE(2) };
+  const fillers = [new InetSocket(SOCK_STREAM), new InetSocket(SOCK_STREAM)];
+  for (const filler of fillers) filler.connect(endpoint);
+
+  const [server, port] = await listen('127.0.0.1', (peer) => peer.resume());
+  const tcp = socket.constructTCPSocketInstance();
+  const fd = await tcp.getSocketFd();
+  const cookie = socketCookie(fd);
+  const attempt = tcp.connect({ address: endpoint, timeout: 50 });
+  await assert.rejects(tcp.connect({ address: endpoint }), { code: 2301114 });
+  await assert.rejects(attempt, { code: 2301110 });
+  await tcp.connect({ address: { address: '127.0.0.1', port } });
+  assert.equal(await tcp.getSocketFd(), fd);
+  assert.equal(socketCookie(fd), cookie);
+  await tcp.close();
+  for (const each of [silent, ...fillers]) each.close();
   server.close();
 });
 

@@ -1,7 +1,10 @@
 /** What app.ts does when it is told to, in the process and under the uid that the test wants it to have. */
 import { closeSync, constants, openSync, read } from 'node:fs';
 import { errnoName } from '../../../../src/kernel/errno.js';
+import type { Method } from '../../../../src/ipc/methods.js';
 import { errno, libc } from '../../../../src/kernel/ffi.js';
+import { setSocketMark } from '../../../../src/kernel/socket-options.js';
+import type { KernelError } from '../../../../src/model/errors.js';
 import type { Family, VpnConfig } from '../../../../src/model/vpn-types.js';
 import { packets } from '../../../../src/tunnel/index.js';
 import { serviceConnection } from '../../../../src/vpn/client.js';
@@ -29,6 +32,7 @@ const TUNSETPERSIST = 0x400454cb;
 const TUNSETOWNER = 0x400454cc;
 
 const sockets = new Map<number, NativeSocket>();
+const kitSockets = new Map<number, kit.TCPSocket | kit.UDPSocket>();
 const recorded: TunnelPacket[] = [];
 let flooding = false;
 let connection: ReturnType<typeof createVpnConnection> | undefined;
@@ -48,6 +52,10 @@ export const operations = {
   setUp: (config: VpnConfig): Promise<number> => vpn().setUp(config),
   protect: (fd: number): Promise<void> => vpn().protect(fd),
   destroy: (): Promise<void> => vpn().destroy(),
+
+  /** Past the API: any request of the protocol, with descriptors. */
+  request: (method: Method, params: object, fds: number[] = []): Promise<unknown> =>
+    serviceConnection().call(method, params as never, fds),
 
   /** Ends the connection to the service; the process lives on. */
   disconnect: async (): Promise<void> => serviceConnection().shutdown(),
@@ -132,7 +140,9 @@ export const operations = {
         data.writeUInt32BE(++number);
         try {
           socket.send(data, { address, port });
-        } catch {
+        } catch (error) {
+          // A full queue says EAGAIN or ENOBUFS: that is no refusal.
+          if (!/UNREACH$/.test((error as KernelError).errnoName)) continue;
           refused.count++;
           refused.last = number;
         }
@@ -143,6 +153,31 @@ export const operations = {
     return { sent: number, refused };
   },
 
+  /** A socket object of the kit; the same operations as for others, under its number. */
+  openKit: async (transport: Transport): Promise<number> => {
+    const made = transport === 'tcp' ? kit.constructTCPSocketInstance() : kit.constructUDPSocketInstance();
+    const fd = await made.getSocketFd();
+    kitSockets.set(fd, made);
+    return fd;
+  },
+  bindKit: async (fd: number): Promise<void> => kitSockets.get(fd)?.bind({ address: '::' }),
+  /** Connects or sends, and tells what came back first, as `ask` does. */
+  askKit: (fd: number, address: string, port = 7): Promise<string> =>
+    new Promise((resolve, reject) => {
+      const made = kitSockets.get(fd);
+      if (!made) throw new Error(`fd ${fd} was not opened here`);
+      const target = { address: { address, port } };
+      const told = ({ message }: { message: ArrayBuffer }) =>
+        resolve(Buffer.from(message).toString().split(' ').slice(0, 2).join(' '));
+      if ('connect' in made) {
+        made.on('message', told);
+        made.connect(target).catch(reject);
+      } else {
+        made.on('message', told);
+        made.send({ ...target, data: '?' }).catch(reject);
+      }
+    }),
+
   open: async (family: Family, transport: Transport): Promise<number> => {
     const made = new NativeSocket(family, transport);
     sockets.set(made.fd, made);
@@ -150,6 +185,7 @@ export const operations = {
   },
   bind: async (fd: number, address: string, port = 0): Promise<void> => opened(fd).bind(address, port),
   connect: (fd: number, address: string, port: number): Promise<void> => opened(fd).connect(address, port),
+  setMark: async (fd: number, mark: number): Promise<void> => setSocketMark(fd, mark),
   state: async (fd: number): Promise<{ cookie: string; mark: string }> => opened(fd).state,
   askOn: (fd: number, question: Question & { isConnected?: boolean }): Promise<string> => askOn(opened(fd), question),
   ask: (...questions: Question[]): Promise<string[]> => Promise.all(questions.map(ask)),
