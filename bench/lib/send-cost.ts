@@ -20,7 +20,7 @@ export interface SendCost {
 
 const UNCOVERED = 3001;
 const TARGETS = { IPv4: '198.51.100.1', IPv6: '2001:db8:2::1' };
-const ROUND_SENDS = 50_000;
+const ROUND_MS = 40;
 
 export async function sendCost(lab: Lab, rounds: number, program: string): Promise<SendCost[]> {
   const hosts = new Map<Crowd, LabHost>();
@@ -55,10 +55,10 @@ async function inTurns(
 ): Promise<Map<Crowd, number[]>> {
   const drivers = [...hosts].map(([crowd, host]) => ({ crowd, driver: new Driver(start(host)) }));
   const times = new Map<Crowd, number[]>(drivers.map(({ crowd }) => [crowd, []]));
-  for (const { driver } of drivers) await driver.ask(String(ROUND_SENDS));
+  for (const { driver } of drivers) await driver.ask(String(ROUND_MS));
   for (let round = 0; round < rounds; round++) {
     for (const { crowd, driver } of drivers) {
-      times.get(crowd)?.push(Number(await driver.ask(String(ROUND_SENDS))));
+      times.get(crowd)?.push(Number(await driver.ask(String(ROUND_MS))));
     }
   }
   for (const { driver } of drivers) await driver.stop();

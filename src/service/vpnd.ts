@@ -57,22 +57,26 @@ async function main(): Promise<void> {
   const log = createLog(level, (line) => process.stderr.write(line));
   try {
     checkFacilities();
-    const service = await Service.start({
-      socket: values.socket ?? socketPath(),
-      stateDir: values['state-dir'] ?? '/var/lib/vpnd',
-      policyFile: values.policy,
-      log,
-    });
-    const end = (): void => {
+    // Begun after the handlers are in place: a signal that comes during the start must not kill it half way.
+    const starting = Promise.resolve().then(() =>
+      Service.start({
+        socket: values.socket ?? socketPath(),
+        stateDir: values['state-dir'] ?? '/var/lib/vpnd',
+        policyFile: values.policy,
+        log,
+      }),
+    );
+    const end = async (): Promise<void> => {
+      const service = await starting;
       notify('STOPPING=1');
-      service.close().then(
-        () => process.exit(0),
-        (error) => fail(70, describeError(error)),
-      );
+      await service.close().catch((error) => fail(70, describeError(error)));
+      process.exit(0);
     };
-    process.on('SIGTERM', end);
-    process.on('SIGINT', end);
-    process.on('SIGHUP', () => service.reload());
+    // A start that fails is told below.
+    process.on('SIGTERM', () => end().catch(() => {}));
+    process.on('SIGINT', () => end().catch(() => {}));
+    process.on('SIGHUP', () => void starting.then((service) => service.reload()).catch(() => {}));
+    await starting;
     notify('READY=1');
   } catch (error) {
     fail(exitCodeOf(error), error instanceof PolicyError ? error.message : (error as Error).message);

@@ -57,7 +57,7 @@ test('the service', { timeout: 600_000 }, async (t) => {
       ['{\n "callers": [\n', /:3: /],
       ['{\n "guest": {}\n}', /:2: guest: is unknown/],
       ['{ "callers": [{ "match": { "user": "no-such-user" } }] }', /:1: callers\[0\]\.match\.user: there is no user/],
-      ['', /is empty/],
+      ['', /:1: a value is expected here/],
     ] as const) {
       const { status, stderr } = await start(stage, text);
       assert.equal(status, 78);

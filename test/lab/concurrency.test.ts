@@ -60,11 +60,8 @@ test('64 calls at once of one process: one setUp succeeds, all the rest as the c
 test('64 connections of one user at once: one setUp succeeds, and any of them may destroy', async (t) => {
   if (!requireRoot(t)) return;
   const { app, socket, before } = await service(t);
-  const clients = connect(
-    t,
-    socket,
-    USERS.map(() => 2001),
-  );
+  const sameUser = USERS.map(() => 2001);
+  const clients = await connect(t, socket, sameUser);
   const outcomes = await Promise.all(clients.map((client) => client.setUp(CONFIG)));
   assert.deepEqual(tally(outcomes.map(({ answer }) => answer.error?.code)), { undefined: 1, 2203002: COUNT - 1 });
   assert.equal(outcomes.filter(({ fd }) => fd !== undefined).length, 1);

@@ -8,24 +8,15 @@
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { canonicalState, diffState } from './lib/canonical-state.js';
+import { canonicalState } from './lib/canonical-state.js';
 import { captureDepartures, kinds } from './lib/departures.js';
 import { connect, EVERYWHERE, pathOf } from './lib/exits.js';
 import { ADDRESSES } from './lib/standard-lab.js';
 import { type VpnApp, vpnConfig } from './lib/vpn-app.js';
-import { eventually, exitOf, type VpnLab, vpnLab } from './lib/vpn-lab.js';
+import { eventually, exitOf, settledState, vpnLab } from './lib/vpn-lab.js';
 
 const PHYSICAL = pathOf('server', ADDRESSES.app);
 const ask = (app: VpnApp) => app.call('ask', ...EVERYWHERE);
-
-/** Waits until the host is as it was. */
-async function settled({ app }: VpnLab, before: string): Promise<void> {
-  let last = '';
-  await eventually('the host as it was', async () => {
-    last = await canonicalState(app);
-    return last === before || undefined;
-  }).catch((error) => assert.deepEqual(diffState(before, last), [], error));
-}
 
 test('killed with SIGKILL: nothing of the covered user leaves before the VPN is down, then everything is as it was', {
   timeout: 120_000,
@@ -53,7 +44,7 @@ test('killed with SIGKILL: nothing of the covered user leaves before the VPN is 
   assert.deepEqual(await departures.stop(), []);
 
   process.kill(lab.vpnd.pid, 'SIGCONT');
-  await settled(lab, before);
+  await settledState(lab.app, before);
   assert.deepEqual(await ask(user), PHYSICAL);
 });
 
@@ -95,7 +86,7 @@ test('a VPN ends with the connection of its process, though the process lives on
   await connect(owner, exit, vpnConfig(exit.vnic));
   assert.deepEqual(await ask(user), pathOf('exit1', exit.client));
   await owner.call('disconnect');
-  await settled(lab, before);
+  await settledState(lab.app, before);
   assert.deepEqual(await ask(user), PHYSICAL);
 
   await connect(owner, exit, vpnConfig(exit.vnic));
@@ -127,5 +118,5 @@ test("destroy ends the user's VPN from any process of that user, and nobody else
   assert.deepEqual(await Promise.all([ask(again), ask(second)]), both);
   await second.call('destroy');
   await again.call('destroy');
-  await settled(lab, before);
+  await settledState(lab.app, before);
 });

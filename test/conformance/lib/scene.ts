@@ -10,6 +10,7 @@ import { cgroup2Root } from '../../../src/kernel/cgroup.js';
 import { canonicalState, diffState } from '../../lab/lib/canonical-state.js';
 import type { LabHost } from '../../lab/lib/host.js';
 import { whyNoLab } from '../../lab/lib/prerequisites.js';
+import { eventually } from '../../lab/lib/settled-state.js';
 import { type StandardLab, type StandardLabOptions, standardLab } from '../../lab/lib/standard-lab.js';
 import { startVpnd, type Vpnd } from '../../lab/lib/vpnd.js';
 import { App } from './app.js';
@@ -202,10 +203,6 @@ export async function silentServer(host: LabHost, ends?: 'ends'): Promise<string
 
 let made = 0;
 
-export async function until(what: string, isSo: () => boolean | Promise<boolean>): Promise<void> {
-  const deadline = Date.now() + 60_000;
-  while (!(await isSo())) {
-    if (Date.now() > deadline) throw new Error(`not in a minute: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
+export function until(what: string, isSo: () => boolean | Promise<boolean>): Promise<void> {
+  return eventually(isSo, () => what, 60_000);
 }

@@ -109,13 +109,11 @@ export class RawClient {
   async setUp(config: object): Promise<{ answer: Answer; fd: number | undefined }> {
     const [mine, theirs] = unixPair();
     try {
-      const call = this.call('setUp', { config }, [theirs]);
-      libc.close(theirs);
-      const answer = await call;
+      const answer = await this.call('setUp', { config }, [theirs]);
       const received = receiveWithFds(mine);
       return { answer, fd: typeof received === 'string' ? undefined : received.fds[0] };
     } finally {
-      libc.close(mine);
+      for (const fd of [mine, theirs]) libc.close(fd);
     }
   }
 

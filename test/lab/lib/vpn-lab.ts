@@ -1,6 +1,9 @@
 /** The standard lab with everything a VPN needs: the service on `app`, servers on `server`, and as many exits as wanted. */
+import assert from 'node:assert/strict';
 import type { TestContext } from 'node:test';
+import { canonicalState, diffState } from './canonical-state.js';
 import { type Exit, PLACES, startExit, startServers } from './exits.js';
+import type { LabHost } from './host.js';
 import { requireRoot } from './prerequisites.js';
 import { type StandardLab, standardLab } from './standard-lab.js';
 import { startApp, type VpnApp } from './vpn-app.js';
@@ -56,4 +59,14 @@ export async function eventually<T>(
     if (Date.now() > deadline) throw new Error(`${what}: not within ${timeoutMs} ms`);
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
+}
+
+/** Waits until a host's state is `expected` again; fails with the difference. */
+export async function settledState(host: LabHost, expected: string): Promise<void> {
+  let last = '';
+  const isSettled = async () => {
+    last = await canonicalState(host);
+    return last === expected || undefined;
+  };
+  await eventually('the state as it was', isSettled).catch(() => assert.deepEqual(diffState(expected, last), []));
 }

@@ -1,5 +1,6 @@
 /** What app.ts does when it is told to, in the process and under the uid that the test wants it to have. */
 import { closeSync, constants, openSync, read } from 'node:fs';
+import { createConnection } from 'node:net';
 import { errnoName } from '../../../../src/kernel/errno.js';
 import type { Method } from '../../../../src/ipc/methods.js';
 import { errno, libc } from '../../../../src/kernel/ffi.js';
@@ -56,6 +57,11 @@ export const operations = {
   /** Past the API: any request of the protocol, with descriptors. */
   request: (method: Method, params: object, fds: number[] = []): Promise<unknown> =>
     serviceConnection().call(method, params as never, fds),
+
+  /** That many connections to a unix socket, each silent. */
+  crowd: async (path: string, count: number): Promise<void> => {
+    for (let made = 0; made < count; made++) createConnection(path).on('error', () => {});
+  },
 
   /** Ends the connection to the service; the process lives on. */
   disconnect: async (): Promise<void> => serviceConnection().shutdown(),
@@ -126,7 +132,7 @@ export const operations = {
   },
 
   /**
-   * Sends numbered datagrams as fast as it can until told to stop (port 0). Tells the last number that the kernel refused,
+   * Sends four numbered datagrams a millisecond until told to stop (port 0). Tells the last number that the kernel refused,
    * 0 when there was none.
    */
   flood: async (address: string, port: number): Promise<{ sent: number; refused: { count: number; last: number } }> => {
@@ -136,7 +142,7 @@ export const operations = {
     let number = 0;
     const socket = flooding ? new NativeSocket(address.includes(':') ? 2 : 1, 'udp') : undefined;
     while (flooding && socket) {
-      for (let burst = 0; burst < 8; burst++) {
+      for (let burst = 0; burst < 4; burst++) {
         data.writeUInt32BE(++number);
         try {
           socket.send(data, { address, port });
@@ -147,7 +153,7 @@ export const operations = {
           refused.last = number;
         }
       }
-      await new Promise((resolve) => setImmediate(resolve));
+      await new Promise((resolve) => setTimeout(resolve, 1));
     }
     socket?.close();
     return { sent: number, refused };
