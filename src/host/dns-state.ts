@@ -3,6 +3,7 @@
  * VPN of its own, so that root's does not redirect theirs.
  */
 import type { Nftables } from '../kernel/nftables.js';
+import { NFT_TABLE } from './numbers.js';
 import type { Plan } from './plan.js';
 import { type DnsPlan, planDnsBase, planDnsPassed } from './plan-dns.js';
 
@@ -19,6 +20,16 @@ export class DnsState {
 
   /** One transaction; throws with nothing done. `others` are the VPNs that stand already. */
   add(plan: Plan, others: readonly Plan[]): void {
+    try {
+      this.#add(plan, others);
+    } catch (error) {
+      if (!this.#isGone()) throw error;
+      this.#restore(others);
+      this.#add(plan, others);
+    }
+  }
+
+  #add(plan: Plan, others: readonly Plan[]): void {
     if (plan.dns) {
       const first = this.#redirected.size === 0;
       const passed = first ? others.map((other) => ({ slot: other.slot, dns: passedPlan(other) })) : [];
@@ -44,9 +55,26 @@ export class DnsState {
     if (!added) return;
     this.#added.delete(plan.slot);
     this.#redirected.delete(plan.slot);
-    if (this.#redirected.size > 0) return this.#run(added.remove);
+    const isLast = this.#redirected.size === 0;
+    if (isLast) this.#added.clear();
+    try {
+      this.#run(isLast ? planDnsBase().remove : added.remove);
+    } catch (error) {
+      if (!this.#isGone()) throw error;
+    }
+  }
+
+  /** Whether somebody else took the table away: `nft flush ruleset` is how many firewalls load their rules. */
+  #isGone(): boolean {
+    return !this.#nftables().hasTable(NFT_TABLE);
+  }
+
+  /** Those with servers first: the others are only named in what these make. */
+  #restore(others: readonly Plan[]): void {
+    this.#redirected.clear();
     this.#added.clear();
-    this.#run(planDnsBase().remove);
+    for (const other of others) if (other.dns) this.#add(other, []);
+    for (const other of others) if (!other.dns) this.#add(other, []);
   }
 
   #run(commands: readonly string[]): void {

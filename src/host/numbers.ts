@@ -11,6 +11,8 @@ export const BYPASS_MARK = 0x80000000;
 export const SELECTION_FIELD = 0x7f000000;
 /** How many selections there can be at once. */
 export const SELECTIONS = 127;
+/** The last ones are for root's VPN alone, of which there is one at a time. */
+export const ROOT_SELECTIONS = 7;
 
 export function selectionMark(selection: number): number {
   return selection * 0x01000000;
@@ -52,7 +54,8 @@ export const PRIORITY = {
   fromHost: 11000,
   fromLink: 11100,
   notRoot: 12000,
-  fromAddress: 12100,
+  fromRootAddress: 12100,
+  fromUserAddress: 12200,
   rootOnly: 12999,
   users: 13000,
   user: 13100,

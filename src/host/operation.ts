@@ -16,14 +16,19 @@ import {
 
 export type Operation =
   | ({ kind: 'address' } & Omit<AddressSettings, 'ifindex'>)
-  | ({ kind: 'route' } & Omit<RouteSettings, 'ifindex'>)
+  | ({ kind: 'route' } & RouteSettings)
   | ({ kind: 'rule' } & RuleSettings);
 
 /** The request that makes the object. `ifindex` is the vNIC's. */
 export function addition(operation: Operation, ifindex: number): NetlinkRequest {
   if (operation.kind === 'address') return addAddress({ ...operation, ifindex });
   if (operation.kind === 'rule') return addRule(operation);
-  return addRoute(operation.dev === undefined ? operation : { ...operation, ifindex });
+  return addRoute(operation, operation.dev === undefined ? undefined : ifindex);
+}
+
+/** Made one by one as they are sent: there may be 10,000. */
+export function* additions(operations: readonly Operation[], ifindex: number): Generator<NetlinkRequest> {
+  for (const operation of operations) yield addition(operation, ifindex);
 }
 
 /** The request that removes it; undefined for what goes with the vNIC. */
@@ -34,9 +39,10 @@ export function removal(operation: Operation): NetlinkRequest | undefined {
 }
 
 /** Removals in reverse order, so that what leads to an object goes before the object. */
-export function removals(operations: readonly Operation[]): NetlinkRequest[] {
-  return operations
-    .map(removal)
-    .filter((request) => request !== undefined)
-    .reverse();
+export function* removals(operations: readonly Operation[]): Generator<NetlinkRequest> {
+  for (let index = operations.length - 1; index >= 0; index--) {
+    const operation = operations[index];
+    const request = operation && removal(operation);
+    if (request) yield request;
+  }
 }

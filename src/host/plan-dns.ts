@@ -45,7 +45,8 @@ export function planDnsBase(): DnsPlan {
       rule('out_mark', 'meta l4proto { tcp, udp } th dport 53 goto mark_dns'),
       // By number: nft 1.0.6 refuses the word dstnat in an output chain.
       chain('dns_redirect', 'type nat hook output priority -100'),
-      rule('dns_redirect', `meta mark & ${hex(SELECTION_FIELD)} vmap @dns_selection`),
+      // By the connection's mark: a socket may have kept its own from a VPN that is gone.
+      rule('dns_redirect', `ct mark & ${hex(SELECTION_FIELD)} vmap @dns_selection`),
       chain('dns_source_nat', 'type nat hook postrouting priority srcnat'),
       rule('dns_source_nat', 'ct status dnat oifname vmap @dns_source'),
       chain('dns_guard', 'type filter hook prerouting priority raw'),

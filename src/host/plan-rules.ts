@@ -46,7 +46,8 @@ function kernelAnswers(family: Family, input: PlanInput, numbers: SlotNumbers, s
     .map(({ address }) => ({
       kind: 'rule',
       family,
-      priority: PRIORITY.fromAddress,
+      // Addresses may be the same: what root sends from its own must not meet a user's rule first.
+      priority: input.owner === 0 ? PRIORITY.fromRootAddress : PRIORITY.fromUserAddress,
       action: 'lookup',
       table: numbers.defaultTable,
       iif: 'lo',
@@ -75,12 +76,24 @@ function userSelectors(family: Family, input: PlanInput, numbers: SlotNumbers): 
       uidRange: mine,
     },
   ];
-  if (selections.blocked !== undefined) rules.push(selected(family, selections.blocked, PRIORITY.end));
-  if (selections.covered !== undefined) rules.push(selected(family, selections.covered, numbers.ladder));
+  // By uid as well: another user's socket may have kept the mark from a VPN that is gone.
+  if (selections.blocked !== undefined) rules.push(selected(family, selections.blocked, mine, PRIORITY.end));
+  if (selections.covered !== undefined) {
+    rules.push(selected(family, selections.covered, mine, numbers.ladder));
+    // A translated DNS query is routed again without its uid.
+    if (input.spec.dnsAddresses.length > 0) {
+      rules.push(selected(family, selections.covered, { first: 0, last: 0 }, numbers.ladder));
+    }
+  }
   return rules;
 }
 
-function selected(family: Family, selection: number, target: number): Operation {
+function selected(
+  family: Family,
+  selection: number,
+  uidRange: { first: number; last: number },
+  target: number,
+): Operation {
   return {
     kind: 'rule',
     family,
@@ -89,6 +102,7 @@ function selected(family: Family, selection: number, target: number): Operation 
     target,
     iif: 'lo',
     fwmark: { value: selectionMark(selection), mask: SELECTION_FIELD },
+    uidRange,
   };
 }
 

@@ -15,13 +15,14 @@ import { configureLink, setLinkUp } from '../kernel/rtnetlink.js';
 import { netnsCookie } from '../kernel/socket-options.js';
 import { openTun, setBlocking, type Tun } from '../kernel/tun.js';
 import { unixSocket } from '../kernel/unix-socket.js';
-import { BusinessError, KernelError } from '../model/errors.js';
+import { KernelError } from '../model/errors.js';
 import { DnsState } from './dns-state.js';
 import { Lane } from './lane.js';
 import { LinkDeleter } from './link-deleter.js';
-import { LAST_UID, LINK_GROUP, programName, programPrefix, SELECTION_FIELD, SELECTIONS } from './numbers.js';
-import { addition, type Operation, removals } from './operation.js';
+import { LAST_UID, LINK_GROUP, programName, programPrefix, SELECTION_FIELD } from './numbers.js';
+import { additions, type Operation, removals } from './operation.js';
 import { type Plan, type PlanInput, planBase, planVpn, selectionsNeeded } from './plan.js';
+import { Selections } from './selections.js';
 import { type Swept, sweep } from './sweep.js';
 import { UndoStack } from './undo.js';
 
@@ -42,7 +43,7 @@ export class VpnHost {
   readonly #lane = new Lane();
   readonly #dns = new DnsState(() => this.#nftables());
   readonly #raised = new Map<number, Plan>();
-  readonly #selections = new Set<number>();
+  readonly #selections = new Selections();
   readonly #lastUid = lastMappedUid();
   readonly #netnsInode: bigint;
   readonly #netnsCookie: bigint;
@@ -100,10 +101,7 @@ export class VpnHost {
   }
 
   async #apply(plan: Plan, isBlocking: boolean, undo: UndoStack): Promise<Tun> {
-    if (this.#raised.size === 0) {
-      undo.push(() => this.#remove(planBase(this.#lastUid)));
-      await this.#add(planBase(this.#lastUid), 0);
-    }
+    const base = this.#raised.size === 0 ? planBase(this.#lastUid) : [];
     const tun = openTun(plan.link.name);
     undo.push(() => this.#links.delete(tun));
     // The last close of a TUN waits for the kernel as long as a delete does: not on this thread.
@@ -111,18 +109,15 @@ export class VpnHost {
     setBlocking(tun.fd, isBlocking);
     this.#setIpv6(plan);
 
-    undo.push(() => this.#remove([...plan.routes, ...plan.rules]));
-    await this.#batch([
-      configureLink({ ...plan.link, ifindex: tun.ifindex, group: LINK_GROUP }),
-      ...plan.addresses.map((operation) => addition(operation, tun.ifindex)),
-      setLinkUp(tun),
-      ...plan.routes.map((operation) => addition(operation, tun.ifindex)),
-    ]);
+    // Everything in one send, unless something has to stand before the rules lead traffic here.
+    const isPlain = plan.dns === undefined && plan.cgroupMarks.length === 0;
+    undo.push(() => this.#remove([...base, ...plan.routes, ...plan.rules]));
+    await this.#batch(build(tun, plan, isPlain ? [...base, ...plan.rules] : base));
     undo.push(() => this.#dns.remove(plan));
     this.#dns.add(plan, [...this.#raised.values()]);
     undo.push(() => this.#detach(plan));
     this.#attach(plan);
-    await this.#add(plan.rules, tun.ifindex);
+    if (!isPlain) await this.#batch(additions(plan.rules, tun.ifindex));
     return tun;
   }
 
@@ -154,17 +149,8 @@ export class VpnHost {
   #takeSelections(request: VpnRequest, undo: UndoStack): { covered?: number; blocked?: number } {
     const taken: { covered?: number; blocked?: number } = {};
     for (const purpose of selectionsNeeded(request)) {
-      let selection = 1;
-      while (this.#selections.has(selection)) selection++;
-      if (selection > SELECTIONS) {
-        throw new BusinessError(
-          2200003,
-          undefined,
-          `all ${SELECTIONS} mark values for VPNs with DNS servers or application lists are in use`,
-        );
-      }
-      this.#selections.add(selection);
-      undo.push(() => void this.#selections.delete(selection));
+      const selection = this.#selections.take(request.owner);
+      undo.push(() => this.#selections.delete(selection));
       taken[purpose] = selection;
     }
     return taken;
@@ -190,12 +176,8 @@ export class VpnHost {
     }
   }
 
-  async #add(operations: readonly Operation[], ifindex: number): Promise<void> {
-    await this.#batch(operations.map((operation) => addition(operation, ifindex)));
-  }
-
   /** Fails on the first request that failed; those behind it were tried as well, and undoing knows all of them. */
-  async #batch(requests: readonly NetlinkRequest[]): Promise<void> {
+  async #batch(requests: Iterable<NetlinkRequest>): Promise<void> {
     const [failure] = await this.#netlink.batch(requests);
     if (failure) throw failure.error;
   }
@@ -210,6 +192,15 @@ export class VpnHost {
     this.#nft ??= new Nftables();
     return this.#nft;
   }
+}
+
+/** Made on demand: a plan may have 10,000 routes. */
+function* build(tun: Tun, plan: Plan, rules: readonly Operation[]): Generator<NetlinkRequest> {
+  yield configureLink({ ...plan.link, ifindex: tun.ifindex, group: LINK_GROUP });
+  yield* additions(plan.addresses, tun.ifindex);
+  yield setLinkUp(tun);
+  yield* additions(plan.routes, tun.ifindex);
+  yield* additions(rules, tun.ifindex);
 }
 
 /** The largest uid of this process's user namespace; /proc/self/uid_map has lines of "first, first outside, count". */

@@ -49,6 +49,13 @@ export interface BatchFailure {
   error: KernelError;
 }
 
+/** The messages of one send; the sequence number of the first tells which answer is whose. */
+interface Send {
+  requests: readonly NetlinkRequest[];
+  first: number;
+  bytes: Buffer;
+}
+
 export class NetlinkSocket {
   readonly #fd: number;
   readonly #receive = Buffer.alloc(RECEIVE_BYTES);
@@ -66,12 +73,23 @@ export class NetlinkSocket {
     libc.setsockopt(this.#fd, SOL_SOCKET, SO_RCVBUFFORCE, size, 4);
   }
 
-  /** Sends all requests in order and goes on behind one that fails. Only the last of each send asks for an ack. */
-  async batch(requests: readonly NetlinkRequest[]): Promise<BatchFailure[]> {
+  /**
+   * Sends all requests in order and goes on behind one that fails. Only the last of each send asks for an ack. While the
+   * kernel works one send off, the next is made, so `requests` are best made on demand.
+   */
+  async batch(requests: Iterable<NetlinkRequest>): Promise<BatchFailure[]> {
     return this.#exclusive(async () => {
       const failures: BatchFailure[] = [];
-      for (let start = 0; start < requests.length; start += BATCH) {
-        await this.#sendSome(requests.slice(start, start + BATCH), start, failures);
+      const source = requests[Symbol.iterator]();
+      let offset = 0;
+      let next = this.#nextSend(source);
+      while (next.requests.length > 0) {
+        const current = next;
+        const sent = this.#send(current.bytes, `${current.requests.length} requests`);
+        next = this.#nextSend(source);
+        await sent;
+        this.#readAnswers(current, offset, failures);
+        offset += current.requests.length;
       }
       return failures;
     });
@@ -107,24 +125,33 @@ export class NetlinkSocket {
     libc.close(this.#fd);
   }
 
-  async #sendSome(requests: readonly NetlinkRequest[], offset: number, failures: BatchFailure[]): Promise<void> {
+  #nextSend(source: Iterator<NetlinkRequest>): Send {
+    const requests: NetlinkRequest[] = [];
+    while (requests.length < BATCH) {
+      const { value, done } = source.next();
+      if (done) break;
+      requests.push(value);
+    }
     const writer = new NetlinkWriter();
     const first = this.#sequence;
-    requests.forEach((request, index) => {
+    for (const [index, request] of requests.entries()) {
       const last = index === requests.length - 1;
       request.write(writer, NLM_F_REQUEST | (last ? NLM_F_ACK : 0), first + index);
-    });
+    }
     this.#sequence += requests.length;
-    await this.#send(writer.bytes(), `${requests.length} requests`);
+    return { requests, first, bytes: writer.bytes() };
+  }
+
+  #readAnswers({ requests, first }: Send, offset: number, failures: BatchFailure[]): void {
     const last = first + requests.length - 1;
     for (;;) {
       for (const message of readMessages(this.#receiveDatagram('acknowledgement'))) {
         if (message.type !== NLMSG_ERROR || message.sequence < first || message.sequence > last) continue;
         const ack = readAcknowledgement(message);
-        const request = requests[message.sequence - first];
+        const index = message.sequence - first;
+        const request = requests[index];
         if (ack.errno !== 0 && request) {
-          const error = acknowledgementError(request.call, request.describe(), ack);
-          failures.push({ index: offset + message.sequence - first, error });
+          failures.push({ index: offset + index, error: acknowledgementError(request.call, request.describe(), ack) });
         }
         if (message.sequence === last) return;
       }

@@ -6,6 +6,7 @@
  *
  *   attribute:  | length 2 | type 2 | value, padded to 4 |     host byte order throughout
  */
+import { writeAddress } from '../model/address.js';
 import { KernelError } from '../model/errors.js';
 import { errnoName } from './errno.js';
 
@@ -63,6 +64,15 @@ export class NetlinkWriter {
     this.#length += 8;
   }
 
+  /** An IP literal as 4 or 16 bytes. */
+  attributeAddress(type: number, literal: string): void {
+    this.#reserve(20);
+    const size = 4 + writeAddress(literal, this.#buffer, this.#length + 4);
+    this.#buffer.writeUInt16LE(size, this.#length);
+    this.#buffer.writeUInt16LE(type, this.#length + 2);
+    this.#length += size;
+  }
+
   attributeString(type: number, value: string): void {
     this.attribute(type, Buffer.from(`${value}\0`));
   }
@@ -85,7 +95,7 @@ export class NetlinkWriter {
     return this.#length;
   }
 
-  /** What was written; valid until the next `begin`. */
+  /** What was written; valid until more is. */
   bytes(): Buffer {
     return this.#buffer.subarray(0, this.#length);
   }

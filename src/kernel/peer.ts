@@ -3,8 +3,8 @@
  * moment of connect, and the pidfd pins the process, so that a reused pid is never taken for it.
  */
 import { readFileSync, statSync } from 'node:fs';
-import { lastError } from './errno.js';
-import { libc } from './ffi.js';
+import { errnoName, lastError } from './errno.js';
+import { errno, libc } from './ffi.js';
 
 const SOL_SOCKET = 1;
 const SO_PEERCRED = 17;
@@ -50,6 +50,8 @@ export function peerPidfd(fd: number, peer: { pid: number; uid: number }): numbe
   const length = Buffer.alloc(4);
   length.writeUInt32LE(4);
   if (libc.getsockopt(fd, SOL_SOCKET, SO_PEERPIDFD, value, length) === 0) return value.readInt32LE(0);
+  // A kernel that knows the option and has no answer says that the peer is gone: its pid may be somebody else's by now.
+  if (errnoName(errno()) !== 'ENOPROTOOPT') return undefined;
   return openPidfd(peer.pid, peer.uid);
 }
 

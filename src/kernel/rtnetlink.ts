@@ -3,7 +3,6 @@
  * addresses, routes, rules. Each function makes a request for `NetlinkSocket.batch`; `add…` fails when the object exists,
  * so that nothing of somebody else's is ever taken over, and `delete…` names the object as exactly as `add…` did.
  */
-import { addressBytes } from '../model/address.js';
 import { MIN_IPV6_MTU } from '../model/limits.js';
 import { type Family, IPV6 } from '../model/vpn-types.js';
 import { type NetlinkWriter, NLM_F_CREATE, NLM_F_EXCL } from './netlink.js';
@@ -183,9 +182,8 @@ export function addAddress(address: AddressSettings): NetlinkRequest {
       header[1] = address.prefixLength;
       header.writeUInt32LE(address.ifindex, 4);
       writer.begin(RTM_NEWADDR, flags | NLM_F_CREATE | NLM_F_EXCL, sequence, header);
-      const bytes = addressBytes(address.address);
-      writer.attribute(IFA_LOCAL, bytes);
-      writer.attribute(IFA_ADDRESS, bytes);
+      writer.attributeAddress(IFA_LOCAL, address.address);
+      writer.attributeAddress(IFA_ADDRESS, address.address);
       writer.attributeU32(IFA_FLAGS, IFA_F_NOPREFIXROUTE | IFA_F_NODAD);
       writer.end();
     },
@@ -199,19 +197,19 @@ export interface RouteSettings {
   prefixLength: number;
   table: number;
   protocol: number;
-  metric?: number;
-  ifindex?: number;
-  dev?: string;
-  gateway?: string;
-  source?: string;
+  metric?: number | undefined;
+  dev?: string | undefined;
+  gateway?: string | undefined;
+  source?: string | undefined;
 }
 
-export function addRoute(route: RouteSettings): NetlinkRequest {
-  return routeRequest('RTM_NEWROUTE', RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, route);
+/** `ifindex` is that of `route.dev`. */
+export function addRoute(route: RouteSettings, ifindex?: number): NetlinkRequest {
+  return routeRequest('RTM_NEWROUTE', RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, route, ifindex);
 }
 
-export function deleteRoute(route: RouteSettings): NetlinkRequest {
-  return routeRequest('RTM_DELROUTE', RTM_DELROUTE, 0, route);
+export function deleteRoute(route: RouteSettings, ifindex?: number): NetlinkRequest {
+  return routeRequest('RTM_DELROUTE', RTM_DELROUTE, 0, route, ifindex);
 }
 
 function routeScope(route: RouteSettings): number {
@@ -221,25 +219,33 @@ function routeScope(route: RouteSettings): number {
     : RT_SCOPE_UNIVERSE;
 }
 
-function routeRequest(call: string, type: number, extra: number, route: RouteSettings): NetlinkRequest {
+/** struct rtmsg, the same one for every route: a VPN may have 10,000. */
+const rtmsg = Buffer.alloc(12);
+
+function routeRequest(
+  call: string,
+  type: number,
+  extra: number,
+  route: RouteSettings,
+  ifindex: number | undefined,
+): NetlinkRequest {
   return {
     call,
     describe: () => `${route.type} ${route.destination}/${route.prefixLength} table ${route.table}`,
     write(writer, flags, sequence) {
-      const header = Buffer.alloc(12);
-      header[0] = addressFamily(route.family);
-      header[1] = route.prefixLength;
-      header[5] = route.protocol;
-      header[6] = routeScope(route);
-      header[7] = ROUTE_TYPES[route.type];
-      if (route.gateway !== undefined) header.writeUInt32LE(RTNH_F_ONLINK, 8);
-      writer.begin(type, flags | extra, sequence, header);
-      if (route.prefixLength > 0) writer.attribute(RTA_DST, addressBytes(route.destination));
+      rtmsg[0] = addressFamily(route.family);
+      rtmsg[1] = route.prefixLength;
+      rtmsg[5] = route.protocol;
+      rtmsg[6] = routeScope(route);
+      rtmsg[7] = ROUTE_TYPES[route.type];
+      rtmsg.writeUInt32LE(route.gateway === undefined ? 0 : RTNH_F_ONLINK, 8);
+      writer.begin(type, flags | extra, sequence, rtmsg);
+      if (route.prefixLength > 0) writer.attributeAddress(RTA_DST, route.destination);
       writer.attributeU32(RTA_TABLE, route.table);
       if (route.metric !== undefined) writer.attributeU32(RTA_PRIORITY, route.metric);
-      if (route.ifindex !== undefined) writer.attributeU32(RTA_OIF, route.ifindex);
-      if (route.gateway !== undefined) writer.attribute(RTA_GATEWAY, addressBytes(route.gateway));
-      if (route.source !== undefined) writer.attribute(RTA_PREFSRC, addressBytes(route.source));
+      if (ifindex !== undefined) writer.attributeU32(RTA_OIF, ifindex);
+      if (route.gateway !== undefined) writer.attributeAddress(RTA_GATEWAY, route.gateway);
+      if (route.source !== undefined) writer.attributeAddress(RTA_PREFSRC, route.source);
       writer.end();
     },
   };
@@ -278,7 +284,7 @@ function ruleRequest(call: string, type: number, extra: number, rule: RuleSettin
       if (rule.from !== undefined) header[2] = rule.family === IPV6 ? 128 : 32;
       header[7] = RULE_ACTIONS[rule.action];
       writer.begin(type, flags | extra, sequence, header);
-      if (rule.from !== undefined) writer.attribute(FRA_SRC, addressBytes(rule.from));
+      if (rule.from !== undefined) writer.attributeAddress(FRA_SRC, rule.from);
       if (rule.iif !== undefined) writer.attributeString(FRA_IIFNAME, rule.iif);
       writer.attributeU32(FRA_PRIORITY, rule.priority);
       if (rule.table !== undefined) writer.attributeU32(FRA_TABLE, rule.table);

@@ -40,16 +40,25 @@ export function addressBits(family: Family): number {
 
 /** Network byte order: 4 bytes for IPv4, 16 for IPv6. */
 export function addressBytes(literal: string): Uint8Array {
+  const bytes = new Uint8Array(addressBits(familyOf(literal)) / 8);
+  writeAddress(literal, bytes, 0);
+  return bytes;
+}
+
+/** The same, written to a place in `target`; the number of bytes is returned. */
+export function writeAddress(literal: string, target: Uint8Array, offset: number): number {
   if (familyOf(literal) === IPV4) {
     const word = wordOf(literal);
-    return Uint8Array.of(word >>> 24, word >>> 16, word >>> 8, word);
+    for (let index = 0; index < 4; index++) target[offset + index] = word >>> (24 - 8 * index);
+    return 4;
   }
-  const bytes = new Uint8Array(16);
-  groupsOf(literal).forEach((group, index) => {
-    bytes[2 * index] = group >>> 8;
-    bytes[2 * index + 1] = group;
-  });
-  return bytes;
+  const groups = groupsOf(literal);
+  for (let index = 0; index < 8; index++) {
+    const group = groups[index] ?? 0;
+    target[offset + 2 * index] = group >>> 8;
+    target[offset + 2 * index + 1] = group;
+  }
+  return 16;
 }
 
 /** The first address of the prefix, canonical. @example clearHostBits('10.1.2.3', 8) // '10.0.0.0' */

@@ -16,8 +16,13 @@ export function quote(value: unknown): string {
 }
 
 function quoteText(text: string): string {
-  const quoted = JSON.stringify(text.slice(0, MAX_QUOTED)).replace(/[\p{C}\p{Zl}\p{Zp}]/gu, escapeCharacter);
+  const quoted = quoteWhole(text.slice(0, MAX_QUOTED));
   return text.length > MAX_QUOTED ? `${quoted}… (${text.length} characters)` : quoted;
+}
+
+/** Quoted and escaped, however long it is. */
+export function quoteWhole(text: string): string {
+  return JSON.stringify(text).replace(/[\p{C}\p{Zl}\p{Zp}]/gu, escapeCharacter);
 }
 
 function escapeCharacter(character: string): string {

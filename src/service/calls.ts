@@ -117,14 +117,16 @@ async function setUp(
       'the descriptor could not be handed over: the mailbox does not take it',
     );
   }
-  session.onClose(() => endWith(context, vpn));
+  if (!session.vpn) session.onClose(() => endWith(context, session));
+  session.vpn = vpn;
   log('info', 'vpn-up', { uid, pid, program: session.program, link: name });
   context.events.emit({ type: 'up', uid, pid, link: name });
   return { link: name };
 }
 
 /** The VPN ends with the process or connection that set it up, whichever ends first; both close the session. */
-function endWith({ registry, log }: ServiceContext, vpn: LiveVpn): void {
+function endWith({ registry, log }: ServiceContext, { vpn }: Session): void {
+  if (!vpn) return;
   registry
     .inOrder(vpn.owner, () => registry.lower(vpn.owner, 'process ended', vpn))
     .catch((error: Error) => log('error', 'vpn-down-failed', { uid: vpn.owner, error: error.message }));

@@ -1,5 +1,6 @@
 /** What the service cannot do without, checked before anything is touched, each named with its fix. */
 import { accessSync, constants, readFileSync } from 'node:fs';
+import { release } from 'node:os';
 import { nftablesAvailable } from '../kernel/nftables.js';
 
 const CAP_NET_ADMIN = 12n;
@@ -15,7 +16,14 @@ export class FacilityError extends Error {
   }
 }
 
+/** The oldest kernel that has all we need; `release` as uname(2) gives it. */
+export function isTooOld(release: string): boolean {
+  const [major = 0, minor = 0] = release.split('.').map((part) => Number.parseInt(part, 10));
+  return major < 5 || (major === 5 && minor < 15);
+}
+
 export function checkFacilities(): void {
+  if (isTooOld(release())) throw new FacilityError(69, `vpnd needs Linux 5.15 or newer; this is ${release()}`);
   const effective = /^CapEff:\s*([0-9a-f]+)$/m.exec(readFileSync('/proc/self/status', 'latin1'))?.[1] ?? '0';
   if ((BigInt(`0x${effective}`) & (1n << CAP_NET_ADMIN)) === 0n) {
     throw new FacilityError(77, 'vpnd needs CAP_NET_ADMIN: run it as root, or as a service with that capability');

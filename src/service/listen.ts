@@ -1,5 +1,5 @@
 /** The socket file: made, kept from a second service, removed. A stale one of a dead service is replaced. */
-import { chmodSync, constants, mkdirSync, openSync, statSync, unlinkSync } from 'node:fs';
+import { chmodSync, constants, lstatSync, mkdirSync, openSync, rmSync, statSync, unlinkSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { checked, errnoName } from '../kernel/errno.js';
 import { errno, libc } from '../kernel/ffi.js';
@@ -34,6 +34,23 @@ export function listenOn(path: string): number {
     libc.close(fd);
     throw error;
   }
+}
+
+/** Which file it is, so that only this one is removed at the end: by then the path may be gone, or a successor's. */
+export interface SocketFile {
+  path: string;
+  dev: number;
+  ino: number;
+}
+
+export function socketFile(path: string): SocketFile {
+  const { dev, ino } = lstatSync(path);
+  return { path, dev, ino };
+}
+
+export function removeSocketFile({ path, dev, ino }: SocketFile): void {
+  const found = lstatSync(path, { throwIfNoEntry: false });
+  if (found?.dev === dev && found.ino === ino) rmSync(path, { force: true });
 }
 
 /** Only a socket that nobody listens on is ever removed. */

@@ -2,7 +2,7 @@
  * Log lines on stderr: `<n>` priority for the journal, one word for the event, then key=value. Values of others are quoted and
  * bounded, so that no caller can forge a line. Nothing secret ever gets here: the service knows no keys.
  */
-import { quote } from '../model/quote.js';
+import { quote, quoteWhole } from '../model/quote.js';
 
 const LEVELS = ['error', 'warning', 'info', 'debug'] as const;
 export type LogLevel = (typeof LEVELS)[number];
@@ -36,7 +36,7 @@ function field(value: string | number | boolean): string {
 }
 
 function quoteLong(text: string): string {
-  return text.length <= 60 ? quote(text) : JSON.stringify(text.length > 400 ? `${text.slice(0, 400)}…` : text);
+  return text.length <= 60 ? quote(text) : quoteWhole(text.length > 400 ? `${text.slice(0, 400)}…` : text);
 }
 
 /** An error with its causes, on one line. */

@@ -19,6 +19,8 @@ import { Session } from './session.js';
 const SILENCE_MS = 10_000;
 /** Root is never turned away. */
 const SESSIONS_MAXIMUM = 4096;
+/** Who may not use the service leaves room for who may, under however many uids (subuid(5) gives a user thousands). */
+const STRANGERS_MAXIMUM = 2048;
 /** Of one uid: nobody can use up everybody's. */
 const SESSIONS_PER_UID = 256;
 /** With so many calls of one connection under way nothing more is read from it: what it sends waits in its own socket. */
@@ -79,7 +81,8 @@ export class Server {
     if (!session) return void libc.close(fd);
     const { uid } = session.peer;
     const mine = uid === 0 ? 0 : [...this.#sessions.values()].filter((other) => other.peer.uid === uid).length;
-    const isFull = uid !== 0 && (this.#sessions.size >= SESSIONS_MAXIMUM || mine >= SESSIONS_PER_UID);
+    const maximum = this.#mayUse(session) ? SESSIONS_MAXIMUM : STRANGERS_MAXIMUM;
+    const isFull = uid !== 0 && (this.#sessions.size >= maximum || mine >= SESSIONS_PER_UID);
     if (isFull) {
       this.#context.log('warning', 'too-many-connections', { uid });
       return session.close();

@@ -2,12 +2,11 @@
  * The service as one object: started, told to reload its policy, ended. vpnd runs it in a process of its own, startService()
  * in a Worker.
  */
-import { unlinkSync } from 'node:fs';
 import { VpnHost } from '../host/vpn-host.js';
 import type { DownReason } from '../ipc/methods.js';
 import { libc, nss } from '../kernel/ffi.js';
 import { Events } from './events.js';
-import { listenOn, lockNamespace } from './listen.js';
+import { listenOn, lockNamespace, removeSocketFile, type SocketFile, socketFile } from './listen.js';
 import type { Log } from './log.js';
 import type { NameLookup, Policy } from './policy.js';
 import { loadPolicy } from './policy-file.js';
@@ -40,6 +39,7 @@ export class Service {
   readonly #events = new Events();
   readonly #server: Server;
   readonly #listenFd: number;
+  readonly #file: SocketFile;
   readonly #lockFd: number;
   #policy: Policy;
   #closing: Promise<void> | undefined;
@@ -49,30 +49,36 @@ export class Service {
     const policy = loadPolicy(settings.policyFile, names);
     const lockFd = lockNamespace(settings.stateDir);
     let listenFd = -1;
+    let file: SocketFile | undefined;
     let host: VpnHost | undefined;
     try {
       // The socket first: a path in use must not cost a living service its VPNs.
       listenFd = listenOn(settings.socket);
+      file = socketFile(settings.socket);
       host = new VpnHost();
       const swept = await host.sweep();
       if (Object.values(swept).some((count) => count > 0)) settings.log('warning', 'swept', { ...swept });
-      return new Service(settings, policy, host, listenFd, lockFd);
+      return new Service(settings, policy, host, { listenFd, file, lockFd });
     } catch (error) {
       host?.close();
-      if (listenFd >= 0) {
-        libc.close(listenFd);
-        unlinkSync(settings.socket);
-      }
+      if (listenFd >= 0) libc.close(listenFd);
+      if (file) removeSocketFile(file);
       libc.close(lockFd);
       throw error;
     }
   }
 
-  private constructor(settings: ServiceSettings, policy: Policy, host: VpnHost, listenFd: number, lockFd: number) {
+  private constructor(
+    settings: ServiceSettings,
+    policy: Policy,
+    host: VpnHost,
+    { listenFd, file, lockFd }: { listenFd: number; file: SocketFile; lockFd: number },
+  ) {
     this.#settings = settings;
     this.#policy = policy;
     this.#host = host;
     this.#listenFd = listenFd;
+    this.#file = file;
     this.#lockFd = lockFd;
     this.#registry = new Registry(host, (vpn, reason) => this.#onDown(vpn, reason));
     this.#server = new Server(listenFd, {
@@ -112,7 +118,7 @@ export class Service {
 
   async #close(): Promise<void> {
     this.#server.refuse();
-    unlinkSync(this.#settings.socket);
+    removeSocketFile(this.#file);
     await this.#endAll('service ends');
     await this.#server.close();
     libc.close(this.#listenFd);

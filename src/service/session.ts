@@ -9,6 +9,7 @@ import { libc } from '../kernel/ffi.js';
 import { peerCredentials, peerPidfd, processName } from '../kernel/peer.js';
 import { sendWithFds } from '../kernel/unix-socket.js';
 import type { Peer } from './authorize.js';
+import type { LiveVpn } from './registry.js';
 
 /** A subscriber that does not read is dropped before it costs memory. */
 const MAXIMUM_UNSENT_BYTES = 1024 * 1024;
@@ -26,6 +27,8 @@ export class Session {
   /** Whether hello has been answered. */
   greeted = false;
   subscribed = false;
+  /** The last one it set up, which ends with it. Only the last: those before it are down. */
+  vpn: LiveVpn | undefined;
   /** How many of its calls are under way. */
   calls = 0;
   closed = false;

@@ -55,10 +55,13 @@ test('the fields of VpnConfig', { timeout: 600_000 }, async (t) => {
       assert.equal(await stage.way(UID, server.ipv4), 'eth0');
     });
     const gateway = { address: '10.0.0.1' };
-    await withVpn({ addresses: [A], routes: [route('203.0.113.0', 24, { gateway }), route('20.0.0.0', 8)] }, async () => {
-      assert.match(await route4(stage, internet.ipv4), / via 10\.0\.0\.1 dev vpn-tun0/);
-      assert.doesNotMatch(await route4(stage, '20.0.0.1'), / via /);
-    });
+    await withVpn(
+      { addresses: [A], routes: [route('203.0.113.0', 24, { gateway }), route('20.0.0.0', 8)] },
+      async () => {
+        assert.match(await route4(stage, internet.ipv4), / via 10\.0\.0\.1 dev vpn-tun0/);
+        assert.doesNotMatch(await route4(stage, '20.0.0.1'), / via /);
+      },
+    );
     await withVpn({ addresses: [A], routes: [route('203.0.113.0', 24, { gateway, hasGateway: false })] }, async () => {
       assert.doesNotMatch(await route4(stage, internet.ipv4), / via /);
     });
@@ -80,7 +83,10 @@ test('the fields of VpnConfig', { timeout: 600_000 }, async (t) => {
     // What the user asks of any server arrives at the VPN's, by both families.
     await withVpn({ addresses: [A, A6], dnsAddresses: ['10.0.0.1', '2001:db8:5::1'] }, async (fd) => {
       assert.match(await ask(fd, '192.0.2.53'), /^45.{22}0a0000050a000001.{4}0035/);
-      assert.match(await ask(fd, '2001:db8:1::53'), new RegExp(`^6.{15}20010db80005${'0'.repeat(19)}520010db80005${'0'.repeat(19)}1.{4}0035`));
+      assert.match(
+        await ask(fd, '2001:db8:1::53'),
+        new RegExp(`^6.{15}20010db80005${'0'.repeat(19)}520010db80005${'0'.repeat(19)}1.{4}0035`),
+      );
     });
     // Without the field it is routed like any other traffic: to whom it was sent.
     await withVpn({ addresses: [A] }, async (fd) => {
@@ -146,7 +152,10 @@ test('the fields of VpnConfig', { timeout: 600_000 }, async (t) => {
 
   async function assertRefusedWithoutPacket(to: string): Promise<void> {
     const capture = await stage?.host.capture('eth0', ['tcp']);
-    assert.match(await app.do((agent, where) => agent.connect(where, 7), to), /^(ENETUNREACH|EHOSTUNREACH|EADDRNOTAVAIL)$/);
+    assert.match(
+      await app.do((agent, where) => agent.connect(where, 7), to),
+      /^(ENETUNREACH|EHOSTUNREACH|EADDRNOTAVAIL)$/,
+    );
     assert.deepEqual(await capture?.stop(), []);
   }
 

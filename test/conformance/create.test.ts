@@ -5,10 +5,11 @@
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { startFakeService } from '../lab/lib/fake-service.js';
 import type { Outcome } from './lib/agent.js';
 import type { App } from './lib/app.js';
 import { assertRefused } from './lib/rows.js';
-import { POLICY, scene, silentServer, USERS } from './lib/scene.js';
+import { POLICY, scene, USERS } from './lib/scene.js';
 
 test('createVpnConnection', { timeout: 600_000 }, async (t) => {
   const stage = await scene(t);
@@ -50,7 +51,16 @@ test('createVpnConnection', { timeout: 600_000 }, async (t) => {
   });
 
   await t.test('createVpnConnection(context): 401 Parameter error.', async () => {
-    for (const values of ['[]', '[{}, {}]', '[undefined]', '[null]', '[1]', '["context"]', '[() => {}]', '[{}, undefined]']) {
+    for (const values of [
+      '[]',
+      '[{}, {}]',
+      '[undefined]',
+      '[null]',
+      '[1]',
+      '["context"]',
+      '[() => {}]',
+      '[{}, undefined]',
+    ]) {
       assertRefused(await create(system, values), 'promise', 401, /^context: /);
     }
   });
@@ -66,12 +76,15 @@ test('createVpnConnection', { timeout: 600_000 }, async (t) => {
     await app.end();
   });
 
-  await t.test('createVpnConnection: a service that does not answer is waited for once, not long, and is no error', async () => {
-    const silent = await silentServer(stage.host);
-    const app = await stage.newApp(USERS.ordinary, stage.host, silent);
-    assert.equal((await create(app, '[{}]')).thrown, undefined);
-    await app.end();
-  });
+  await t.test(
+    'createVpnConnection: a service that does not answer is waited for once, not long, and is no error',
+    async () => {
+      const { socket } = await startFakeService(stage.host, 'is silent');
+      const app = await stage.newApp(USERS.ordinary, stage.host, socket);
+      assert.equal((await create(app, '[{}]')).thrown, undefined);
+      await app.end();
+    },
+  );
 });
 
 /** `values` is source text: JSON has no undefined. */

@@ -6,8 +6,9 @@
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { startFakeService } from '../lab/lib/fake-service.js';
 import { assertRefused, assertSucceeded, FORMS, SIGNATURES } from './lib/rows.js';
-import { scene, silentServer, USERS } from './lib/scene.js';
+import { scene, USERS } from './lib/scene.js';
 
 const CONFIG = { addresses: [{ address: { address: '10.0.0.5' }, prefixLength: 24 }] };
 
@@ -47,13 +48,23 @@ test('delivery', { timeout: 600_000 }, async (t) => {
     assertSucceeded(await system.attempt('callback', 'setUp', CONFIG), 'callback', 'number');
     await system.destroy();
     for (const value of [null, 1, 'callback', {}, []]) {
-      assertRefused(await system.attempt('promise', 'setUp', CONFIG, value), 'promise', 401, /^callback: is not a function$/);
+      assertRefused(
+        await system.attempt('promise', 'setUp', CONFIG, value),
+        'promise',
+        401,
+        /^callback: is not a function$/,
+      );
     }
   });
 
   await t.test('protect(socketFd, callback): parameter callback', async () => {
     for (const value of [null, 1, 'callback', {}, []]) {
-      assertRefused(await system.attempt('promise', 'protect', 3, value), 'promise', 401, /^callback: is not a function$/);
+      assertRefused(
+        await system.attempt('promise', 'protect', 3, value),
+        'promise',
+        401,
+        /^callback: is not a function$/,
+      );
     }
   });
 
@@ -182,15 +193,28 @@ test('delivery', { timeout: 600_000 }, async (t) => {
 
   await t.test('2200002 when the service went away before it answered', async () => {
     for (const form of FORMS) {
-      const silent = await silentServer(stage.host, 'ends');
-      const app = await stage.newApp(USERS.system, stage.host, silent);
+      const { socket } = await startFakeService(stage.host, 'closes');
+      const app = await stage.newApp(USERS.system, stage.host, socket);
       assertRefused(await app.attempt(form, 'destroy'), form, 2200002, /went away before it answered.*sudo vpnd/);
       await app.end();
     }
   });
 
+  await t.test(
+    'an answer that is none of the API is 2200003, and its text does not reach the caller as a code',
+    async () => {
+      for (const form of FORMS) {
+        const { socket } = await startFakeService(stage.host, 'fails');
+        const app = await stage.newApp(USERS.system, stage.host, socket);
+        assertRefused(await app.attempt(form, 'destroy'), form, 2200003, /^the service refused the request/);
+        await app.end();
+      }
+    },
+  );
+
   await t.test('2200002 when the service does not answer in time: protect 5 s, the others 30 s', async () => {
-    const app = await stage.newApp(USERS.system, stage.host, await silentServer(stage.host));
+    const { socket } = await startFakeService(stage.host, 'is silent');
+    const app = await stage.newApp(USERS.system, stage.host, socket);
     const outcomes = await app.do(async (agent) => {
       const { fd } = await agent.udp();
       return Promise.all([

@@ -37,7 +37,12 @@ test('destroy: every code', { timeout: 600_000 }, async (t) => {
     await system.setUp(CONFIG);
     await stage.unchanged(async () => {
       for (const value of [null, 1, 'callback', {}, []]) {
-        assertRefused(await system.attempt('promise', 'destroy', value), 'callback', 401, /^callback: is not a function$/);
+        assertRefused(
+          await system.attempt('promise', 'destroy', value),
+          'callback',
+          401,
+          /^callback: is not a function$/,
+        );
       }
       const surplus = await system.attempt('callback', 'destroy', undefined);
       assertRefused(surplus, 'callback', 401, /^2 arguments instead of at most 1$/);

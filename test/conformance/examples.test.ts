@@ -14,7 +14,7 @@ import { REPOSITORY_IN_HOST } from '../lab/lib/host.js';
 import { startPeer } from '../lab/lib/peers.js';
 import { stateBecomes } from '../lab/lib/settled-state.js';
 import { readDocument, readExamples } from './lib/document.js';
-import { scene, until, USERS } from './lib/scene.js';
+import { scene, USERS, until } from './lib/scene.js';
 
 /** In the document's order: the example's own method and what it must print. The number of a descriptor is any but 0..2. */
 const EXPECTED = [

@@ -3,7 +3,11 @@
  *
  *   app (vpnd, the apps) ── router ── server
  */
+import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { libc } from '../../src/kernel/ffi.js';
+import { unixPair } from '../../src/kernel/unix-socket.js';
+import { RawClient } from '../lab/lib/raw-client.js';
 import { assertRefused, FORMS } from './lib/rows.js';
 import { POLICY, scene, USERS } from './lib/scene.js';
 
@@ -52,7 +56,10 @@ test('the order of the codes', { timeout: 600_000 }, async (t) => {
       assertRefused(await unserved.attempt(form, 'protect', 0), form, 2203004, /socketFd/);
       assertRefused(await unserved.attempt(form, 'protect', 1), form, 2203004, /socketFd/);
       await unserved.end();
-      for (const [app, code] of [[ordinary, 202], [noPermission, 201]] as const) {
+      for (const [app, code] of [
+        [ordinary, 202],
+        [noPermission, 201],
+      ] as const) {
         assertRefused(await app.attempt(form, 'protect', 0), form, 2203004, /socketFd/);
         const outcome = await app.do(async (agent, how) => {
           const { socket: udp, fd } = await agent.udp();
@@ -75,6 +82,25 @@ test('the order of the codes', { timeout: 600_000 }, async (t) => {
       assertRefused(await noPermission.attempt(form, 'destroy'), form, 201, /MANAGE_VPN/);
     });
   }
+
+  await t.test('the service parses again: shape first, then the order', async () => {
+    const [mailbox, theirs] = unixPair();
+    const ask = async (uid: number, config: unknown) => {
+      const peer = new RawClient(stage.vpnd.socket, { uid, gid: uid });
+      await peer.call('hello', { protocol: 1 });
+      const answer = await peer.call('setUp', { config }, [theirs]);
+      peer.close();
+      return [answer?.error?.code, answer?.error?.data?.field];
+    };
+    await stage.unchanged(async () => {
+      assert.deepEqual(await ask(USERS.ordinary, WRONG_TYPE), [401, 'config.mtu']);
+      assert.deepEqual(await ask(USERS.ordinary, WRONG_VALUE), [202, undefined]);
+      assert.deepEqual(await ask(USERS.guest, WRONG_VALUE), [2203001, undefined]);
+      assert.deepEqual(await ask(USERS.system, WRONG_VALUE), [2200001, 'config.mtu']);
+    });
+    libc.close(mailbox);
+    libc.close(theirs);
+  });
 
   await t.test('a guest may protect and destroy', async () => {
     await guest.destroy();

@@ -64,16 +64,18 @@ test('protect: every code', { timeout: 600_000 }, async (t) => {
     assertRefused(await system.attempt(form, 'protect', tun), form, 2203004, /AF_INET/);
     await system.destroy();
     for (const kind of ['file', 'directory', 'unix'] as const) {
-      assertRefused(await protectOther(system, form, kind), form, 2203004, /is not an open AF_INET or AF_INET6 socket$/);
+      assertRefused(
+        await protectOther(system, form, kind),
+        form,
+        2203004,
+        /is not an open AF_INET or AF_INET6 socket$/,
+      );
     }
-    const closed = await system.do(
-      async (agent, how) => {
-        const { socket: udp, fd } = await agent.udp();
-        await new Promise<void>((resolve) => udp.close(() => setTimeout(resolve, 50)));
-        return agent.attempt(how, 'protect', fd);
-      },
-      form,
-    );
+    const closed = await system.do(async (agent, how) => {
+      const { socket: udp, fd } = await agent.udp();
+      await new Promise<void>((resolve) => udp.close(() => setTimeout(resolve, 50)));
+      return agent.attempt(how, 'protect', fd);
+    }, form);
     assertRefused(closed, form, 2203004, /is not an open AF_INET or AF_INET6 socket$/);
   });
 });

@@ -63,7 +63,10 @@ test('setUp: every code', { timeout: 600_000 }, async (t) => {
       const outcome = await system.attempt(form, 'setUp', CONFIG);
       assertRefused(outcome, form, 2200003, /log has the cause under reference=([0-9a-f]+)$/);
       const reference = /reference=(\S+)$/.exec(outcome.error?.message ?? '')?.[0] ?? '?';
-      const line = stage.vpnd.log().split('\n').find((each) => each.includes(reference));
+      const line = stage.vpnd
+        .log()
+        .split('\n')
+        .find((each) => each.includes(reference));
       assert.match(line ?? '', /TUNSETIFF vpn-tun0: EBUSY/);
     });
     await stage.host.ip('link del vpn-tun0');

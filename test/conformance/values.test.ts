@@ -41,7 +41,11 @@ test('configurations', { timeout: 600_000 }, async (t) => {
   });
 
   await t.test('a wrong field is named whatever is right around it', async () => {
-    const outcome = await setUp(system, 'promise', 'C({ routes: many(9, (n) => R({ hasGateway: n === 8 ? 1 : true })) })');
+    const outcome = await setUp(
+      system,
+      'promise',
+      'C({ routes: many(9, (n) => R({ hasGateway: n === 8 ? 1 : true })) })',
+    );
     assertRefused(outcome, 'promise', 401, /^config\.routes\[8\]\.hasGateway: 1 is not a boolean$/);
     assert.deepEqual(outcome.thrown?.data, { field: 'config.routes[8].hasGateway', reason: '1 is not a boolean' });
   });
@@ -60,9 +64,9 @@ test('configurations', { timeout: 600_000 }, async (t) => {
       'C({ routes: [R({ interface: "vpn-tun0" }), R({ destination: D("20.0.0.0", 8), interface: "" })] })',
       'C({ addresses: [{ ...A, address: { address: "10.0.0.5", port: "any" } }] })',
       'C({ dnsAddresses: [], routes: [], searchDomains: [], trustedApplications: [], blockedApplications: [] })',
-      'C({ dnsAddresses: many(64, (n) => `10.0.0.${n + 10}`), searchDomains: many(64, (n) => `d${n}.example.`) })',
-      '{ addresses: many(2000, (n) => D(`10.${n >> 8}.${n & 255}.9`, 32)) }',
-      'C({ routes: many(10000, (n) => R({ destination: D(`20.${n >> 8}.${n & 255}.0`, 24) })) })',
+      'C({ dnsAddresses: many(64, (n) => "10.0.0." + (n + 10)), searchDomains: many(64, (n) => "d" + n + ".example.") })',
+      '{ addresses: many(2000, (n) => D(V4(10, n, 9), 32)) }',
+      'C({ routes: many(10000, (n) => R({ destination: D(V4(20, n, 0), 24) })) })',
     ];
     await stage.unchanged(async () => {
       for (const config of right) {
@@ -76,7 +80,11 @@ test('configurations', { timeout: 600_000 }, async (t) => {
 
   await t.test('256 applications are accepted', async () => {
     const root = await stage.app(USERS.root);
-    assertSucceeded(await setUp(root, 'promise', 'C({ blockedApplications: many(256, (n) => `uid:${n}`) })'), 'promise', 'number');
+    assertSucceeded(
+      await setUp(root, 'promise', 'C({ blockedApplications: many(256, (n) => "uid:" + n) })'),
+      'promise',
+      'number',
+    );
     await root.destroy();
   });
 });

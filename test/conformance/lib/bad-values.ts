@@ -10,6 +10,7 @@ const A6 = { address: { address: '2001:db8::5' }, prefixLength: 64 };
 const D = (address, prefixLength, more) => ({ address: { address, ...more }, prefixLength });
 const R = (fields) => ({ destination: D('198.51.100.0', 24), gateway: {}, ...fields });
 const C = (fields) => ({ addresses: [A], ...fields });
+const V4 = (first, middle, last) => [first, middle >> 8, middle & 255, last].join('.');
 const many = (count, make) => Array.from({ length: count }, (_, index) => make(index));
 `;
 
@@ -64,7 +65,18 @@ export const TYPES_AND_SHAPES: readonly BadValue[] = [
   ['C({ addresses: [D("10.0.0.5", NaN)] })', /\.prefixLength: NaN is not 1\.\.32$/],
   ['C({ addresses: [D("2001:db8::5", 129)] })', /\.prefixLength: 129 is not 1\.\.128$/],
   ['C({ addresses: [D("2001:db8::5", 0)] })', /\.prefixLength: 0 is not 1\.\.128$/],
-  ...['10.0.0', '10.0.0.05', '10.0.0.256', '0x0a000005', '10.0.0.5/24', ' 10.0.0.5', 'fe80::1%eth0', ':::', '', 'host'].map(
+  ...[
+    '10.0.0',
+    '10.0.0.05',
+    '10.0.0.256',
+    '0x0a000005',
+    '10.0.0.5/24',
+    ' 10.0.0.5',
+    'fe80::1%eth0',
+    ':::',
+    '',
+    'host',
+  ].map(
     (literal): BadValue => [`C({ addresses: [D(${JSON.stringify(literal)}, 24)] })`, /is not an IPv4 or IPv6 address$/],
   ),
   ['C({ addresses: [D("10.0.0.0", 24)] })', /is the network or broadcast address of its \/24$/],
@@ -81,7 +93,10 @@ export const TYPES_AND_SHAPES: readonly BadValue[] = [
   ['C({ routes: [R({ gateway: null })] })', /^config\.routes\[0\]\.gateway: null is not an object$/],
   ['C({ routes: [R({ gateway: "10.0.0.1" })] })', /^config\.routes\[0\]\.gateway: "10\.0\.0\.1" is not an object$/],
   ['C({ routes: [R({ gateway: { address: "x" } })] })', /^config\.routes\[0\]\.gateway\.address: "x" is not an IPv4/],
-  ['C({ routes: [R({ gateway: { address: "2001:db8::1" } })] })', /is not an IPv4 address like the route's destination$/],
+  [
+    'C({ routes: [R({ gateway: { address: "2001:db8::1" } })] })',
+    /is not an IPv4 address like the route's destination$/,
+  ],
   ['C({ routes: [R({ hasGateway: 1 })] })', /^config\.routes\[0\]\.hasGateway: 1 is not a boolean$/],
   ['C({ routes: [R({ isDefaultRoute: "yes" })] })', /^config\.routes\[0\]\.isDefaultRoute: "yes" is not a boolean$/],
   ['C({ routes: [R({ isExcludedRoute: 0 })] })', /^config\.routes\[0\]\.isExcludedRoute: 0 is not a boolean$/],
@@ -98,7 +113,10 @@ export const TYPES_AND_SHAPES: readonly BadValue[] = [
 /** Well-typed but wrong. */
 export const VALUES: readonly BadValue[] = [
   ['{ addresses: [] }', /^config\.addresses: is empty; a VPN needs an address$/],
-  ['{ addresses: [A, A] }', /^config\.addresses\[1\]\.address\.address: 10\.0\.0\.5 is config\.addresses\[0\] already$/],
+  [
+    '{ addresses: [A, A] }',
+    /^config\.addresses\[1\]\.address\.address: 10\.0\.0\.5 is config\.addresses\[0\] already$/,
+  ],
   ['{ addresses: [A6, D("2001:DB8:0::5", 48)] }', /2001:db8::5 is config\.addresses\[0\] already$/],
   ['{ addresses: [D("127.0.0.1", 8)] }', /cannot be the address of a host$/],
   ...['575', '65536', '1400.5', 'NaN', 'Infinity', '-1500', '0'].map(
@@ -121,26 +139,38 @@ export const VALUES: readonly BadValue[] = [
     '{ addresses: [A6], isIPv4Accepted: false, routes: [R()] }',
     /^config\.routes\[0\]\.destination: is IPv4, but config\.isIPv4Accepted is false$/,
   ],
-  ['C({ routes: [R({ gateway: { address: "192.0.2.1" } })] })', /192\.0\.2\.1 is in the prefix of none of config\.addresses$/],
+  [
+    'C({ routes: [R({ gateway: { address: "192.0.2.1" } })] })',
+    /192\.0\.2\.1 is in the prefix of none of config\.addresses$/,
+  ],
   [
     'C({ routes: [R(), R({ gateway: { address: "10.0.0.1" } })] })',
     /^config\.routes\[1\]: 198\.51\.100\.0\/24 has another gateway or exclusion in config\.routes\[0\]$/,
   ],
   ['C({ routes: [R(), R({ isExcludedRoute: true })] })', /has another gateway or exclusion in config\.routes\[0\]$/],
   ['C({ routes: [R({ interface: "eth0" })] })', /^config\.routes\[0\]\.interface: "eth0" is not this VPN's interface/],
-  ['C({ dnsAddresses: ["dns.example"] })', /^config\.dnsAddresses\[0\]: "dns\.example" is not an IPv4 or IPv6 address$/],
+  [
+    'C({ dnsAddresses: ["dns.example"] })',
+    /^config\.dnsAddresses\[0\]: "dns\.example" is not an IPv4 or IPv6 address$/,
+  ],
   ['C({ dnsAddresses: ["10.0.0.1", "10.0.0.01"] })', /^config\.dnsAddresses\[1\]: /],
   ['C({ dnsAddresses: ["0.0.0.0"] })', /cannot be the address of a DNS server$/],
   ...['a b', '', 'a..b', '10.0.0.1', `${'a'.repeat(64)}.example`, 'é.example'].map(
     (domain): BadValue => [`C({ searchDomains: [${JSON.stringify(domain)}] })`, /^config\.searchDomains\[0\]: /],
   ),
-  ['C({ dnsAddresses: many(65, (n) => `10.0.1.${n + 1}`) })', /^config\.dnsAddresses: has more than 64 entries$/],
-  ['C({ searchDomains: many(65, (n) => `d${n}.example`) })', /^config\.searchDomains: has more than 64 entries$/],
-  ['C({ trustedApplications: many(257, (n) => `uid:${n}`) })', /^config\.trustedApplications: has more than 256 entries$/],
-  ['C({ blockedApplications: many(257, (n) => `uid:${n}`) })', /^config\.blockedApplications: has more than 256 entries$/],
-  ['{ addresses: many(2001, (n) => D(`10.${n >> 8}.${n & 255}.9`, 16)) }', /^config\.addresses: has more than 2000 entries$/],
+  ['C({ dnsAddresses: many(65, (n) => "10.0.1." + (n + 1)) })', /^config\.dnsAddresses: has more than 64 entries$/],
+  ['C({ searchDomains: many(65, (n) => "d" + n + ".example") })', /^config\.searchDomains: has more than 64 entries$/],
   [
-    'C({ routes: many(10001, (n) => R({ destination: D(`20.${n >> 8}.${n & 255}.0`, 24) })) })',
+    'C({ trustedApplications: many(257, (n) => "uid:" + n) })',
+    /^config\.trustedApplications: has more than 256 entries$/,
+  ],
+  [
+    'C({ blockedApplications: many(257, (n) => "uid:" + n) })',
+    /^config\.blockedApplications: has more than 256 entries$/,
+  ],
+  ['{ addresses: many(2001, (n) => D(V4(10, n, 9), 16)) }', /^config\.addresses: has more than 2000 entries$/],
+  [
+    'C({ routes: many(10001, (n) => R({ destination: D(V4(20, n, 0), 24) })) })',
     /^config\.routes: has more than 10000 entries$/,
   ],
 ];

@@ -33,7 +33,10 @@ export function readRows(text: string): Row[] {
       head = undefined;
       continue;
     }
-    const cells = line.split('|').slice(1, -1).map((cell) => cell.trim());
+    const cells = line
+      .split('|')
+      .slice(1, -1)
+      .map((cell) => cell.trim());
     if (cells.every((cell) => /^:?-+:?$/.test(cell))) continue;
     if (head === undefined) {
       head = cells.join(' ').replace(/ +/g, ' ');

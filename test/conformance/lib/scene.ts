@@ -4,7 +4,6 @@
  */
 import assert from 'node:assert/strict';
 import { mkdirSync, rmdirSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { cgroup2Root } from '../../../src/kernel/cgroup.js';
 import { canonicalState, diffState } from '../../lab/lib/canonical-state.js';
@@ -86,23 +85,11 @@ export class Scene {
     await until('the policy is loaded', () => loaded() > before);
   }
 
-  /** `status` over the service's own protocol, as root sees it. */
+  /** What `vpnctl status` shows root. */
   async status(): Promise<Record<string, unknown>[]> {
-    const root = await this.app(USERS.root);
-    return root.do(async (_, path) => {
-      const { connect } = await import('node:net');
-      const { createInterface } = await import('node:readline');
-      const peer = connect(path);
-      peer.write('{"jsonrpc":"2.0","id":1,"method":"hello","params":{"protocol":1}}\n');
-      peer.write('{"jsonrpc":"2.0","id":2,"method":"status"}\n');
-      for await (const line of createInterface({ input: peer })) {
-        const { id, result, error } = JSON.parse(line);
-        if (id === 1) continue;
-        peer.destroy();
-        if (error) throw new Error(line);
-        return result.vpns;
-      }
-    }, this.vpnd.socket);
+    const env = { VPND_SOCKET: this.vpnd.socket };
+    const { stdout } = await this.host.node('dist/src/cli/vpnctl.js', ['status', '--json'], { env });
+    return (JSON.parse(stdout) as { vpns: Record<string, unknown>[] }).vpns;
   }
 
   /** A fresh cgroup of the machine, removed with the scene. `join` moves a process into it. */
@@ -184,24 +171,6 @@ export async function scene(t: TestContext, options: SceneOptions = {}): Promise
     throw error;
   }
 }
-
-/** A socket that looks like the service's: accepts and says nothing, or `ends` a connection that has spoken. */
-export async function silentServer(host: LabHost, ends?: 'ends'): Promise<string> {
-  const path = join(host.directory, `silent-${made++}.sock`);
-  const script = `
-    const server = require('node:net').createServer((peer) => {
-      peer.on('error', () => {}).on('data', () => ${ends ? 'peer.destroy()' : '{}'});
-    });
-    server.listen(${JSON.stringify(path)}, () => {
-      require('node:fs').chmodSync(${JSON.stringify(path)}, 0o666);
-      console.log('listening');
-    });`;
-  const process = host.spawnNode('-e', [script]);
-  await process.waitFor(/^listening$/m);
-  return path;
-}
-
-let made = 0;
 
 export function until(what: string, isSo: () => boolean | Promise<boolean>): Promise<void> {
   return eventually(isSo, () => what, 60_000);

@@ -1,5 +1,5 @@
-/** Something that listens where the service should, says hello as it does, and then lets its callers down. */
-import { mkdtemp, chmod } from 'node:fs/promises';
+/** Something that listens where the service should, says hello as it does (unless it is silent), and then lets its callers down. */
+import { chmod, mkdtemp } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { LabHost } from './host.js';
 
@@ -10,6 +10,7 @@ const PROGRAM = `
     peer.on('error', () => {});
     peer.on('data', (data) => {
       for (const line of String(data).trim().split('\\n')) {
+        if (behaviour === 'is silent') continue;
         const { id, method } = JSON.parse(line);
         const answer = (rest) => peer.write(JSON.stringify({ jsonrpc: '2.0', id, ...rest }) + '\\n');
         if (method === 'hello') answer({ result: { protocol: 1, version: '0', isSystem: true } });
@@ -20,8 +21,11 @@ const PROGRAM = `
   }).listen(path, () => { fs.chmodSync(path, 0o666); console.log('ready'); });
 `;
 
-/** `closes`: the connection, instead of an answer. `fails`: an error that is none of the API's. */
-export async function startFakeService(host: LabHost, behaviour: 'closes' | 'fails'): Promise<{ socket: string }> {
+/** `closes`: the connection, instead of an answer. `fails`: an error that is none of the API's. `is silent`: not even hello. */
+export async function startFakeService(
+  host: LabHost,
+  behaviour: 'closes' | 'fails' | 'is silent',
+): Promise<{ socket: string }> {
   const directory = await mkdtemp(join(host.directory, 'fake-'));
   await chmod(directory, 0o755);
   const socket = join(directory, 'vpnd.sock');

@@ -93,7 +93,7 @@ async function serves(app: LabHost, connect: Target['connect']): Promise<void> {
   assert.equal((await client.hello()).result?.isSystem, true);
   // One that a test left behind may still be ending.
   await eventually(
-    async () => ((await client.call('status')).result?.vpns as unknown[]).length === 0,
+    async () => JSON.stringify((await client.call('status')).result?.vpns) === '[]',
     () => 'there is still a VPN',
   );
   const udp = udpSocketIn(app);

@@ -75,7 +75,7 @@ test('a family that is not accepted has no route, only a ladder that ends in unr
 
 test('what hangs on the vNIC goes with it; everything else is removed in reverse order', () => {
   const { routes, rules } = planOf(sample('excluded-routes'));
-  const words = removals([...routes, ...rules]).map((request) => `${request.call} ${request.describe()}`);
+  const words = [...removals([...routes, ...rules])].map((request) => `${request.call} ${request.describe()}`);
   const expected = [...routes, ...rules]
     .filter((operation) => operation.kind === 'rule' || (operation.kind === 'route' && operation.dev === undefined))
     .reverse();

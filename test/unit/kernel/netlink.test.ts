@@ -230,18 +230,20 @@ test('a rule has the attributes that ip(8) sends for it', () => {
 
 test('a route through a gateway is on-link, of universe scope, and names its table and source', () => {
   const bytes = encode(
-    addRoute({
-      type: 'unicast',
-      family: 2,
-      destination: '2001:db8::',
-      prefixLength: 32,
-      table: 50030,
-      protocol: 177,
-      metric: 1,
-      ifindex: 7,
-      gateway: 'fd03::1',
-      source: 'fd03::5',
-    }),
+    addRoute(
+      {
+        type: 'unicast',
+        family: 2,
+        destination: '2001:db8::',
+        prefixLength: 32,
+        table: 50030,
+        protocol: 177,
+        metric: 1,
+        gateway: 'fd03::1',
+        source: 'fd03::5',
+      },
+      7,
+    ),
     new NetlinkWriter(),
   );
   const { payload } = only(bytes);

@@ -2,6 +2,7 @@
 import type { AppSelector } from '../../../../src/host/applications.js';
 import { LAST_UID, slotNumbers } from '../../../../src/host/numbers.js';
 import { type Plan, type PlanInput, planVpn, selectionsNeeded } from '../../../../src/host/plan.js';
+import { Selections } from '../../../../src/host/selections.js';
 import { parseVpnConfig } from '../../../../src/model/vpn-config.js';
 import { checkVpnConfig } from '../../../../src/model/vpn-config-check.js';
 import type { LinkAddress, RouteInfo, VpnConfig } from '../../../../src/model/vpn-types.js';
@@ -99,7 +100,8 @@ export const SAMPLES: readonly SamplePlan[] = [
 export function inputOf({ slot, owner, config, trusted = [], blocked = [] }: SamplePlan): PlanInput {
   const spec = checkVpnConfig(parseVpnConfig(config), slotNumbers(slot).link);
   const needed = selectionsNeeded({ spec, trusted, blocked });
-  const selections = Object.fromEntries(needed.map((purpose, index) => [purpose, index + 1]));
+  const free = new Selections();
+  const selections = Object.fromEntries(needed.map((purpose) => [purpose, free.take(owner)]));
   return { slot, owner, spec, trusted, blocked, selections, lastUid: LAST_UID };
 }
 

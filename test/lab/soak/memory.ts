@@ -1,0 +1,24 @@
+/**
+ * Loaded with `--import` beside `--expose-gc`: on SIGUSR2 collects garbage several times and writes what is left to
+ * /FILE/ named by SOAK_MEMORY_FILE. SIGUSR1 is node's own.
+ */
+import { renameSync, writeFileSync } from 'node:fs';
+import { setTimeout as delay } from 'node:timers/promises';
+
+const file = process.env.SOAK_MEMORY_FILE ?? '';
+
+export async function measure(): Promise<NodeJS.MemoryUsage> {
+  // External memory is let go by finalizers, which run after the collection that found it.
+  for (let turn = 0; turn < 6; turn++) {
+    globalThis.gc?.();
+    await delay(20);
+  }
+  return process.memoryUsage();
+}
+
+if (file !== '') {
+  process.on('SIGUSR2', async () => {
+    writeFileSync(`${file}.new`, JSON.stringify(await measure()));
+    renameSync(`${file}.new`, file);
+  });
+}
