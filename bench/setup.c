@@ -3,7 +3,7 @@
  * sends rtnetlink messages that were prepared beforehand (so encoding them is not counted), reads the acknowledgements and
  * runs nft's commands through libnftables. rtnetlink(7), tun(4).
  *
- *   setup DIRECTORY LINK IFINDEX IPV6   commands on standard input: up, down, nop; "done N" after each
+ *   setup DIRECTORY LINK IFINDEX IPV6   commands on standard input: up, down; "done N MILLISECONDS" after each
  *
  * DIRECTORY has up.bin and down.bin (chunks: u32 length, then messages of which only the last asks for an answer) and
  * perhaps up.nft and down.nft.
@@ -18,11 +18,18 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 static void die(const char *what) {
   perror(what);
   exit(1);
+}
+
+static double now(void) {
+  struct timespec time;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return time.tv_sec * 1e3 + time.tv_nsec / 1e6;
 }
 
 /* The whole file with a NUL behind it; NULL when there is none. */
@@ -106,6 +113,7 @@ int main(int argc, char **argv) {
   unsigned number;
   int tun = -1;
   while (scanf("%u %15s", &number, command) == 2) {
+    double start = now();
     if (!strcmp(command, "up")) {
       tun = open_tun(link, atoi(argv[3]));
       write_sysctl(link, "disable_ipv6", *argv[4] == '1' ? "0" : "1");
@@ -117,7 +125,7 @@ int main(int argc, char **argv) {
       close(tun);
       if (down_nft && run(context, down_nft)) return 1;
     }
-    printf("done %u\n", number);
+    printf("done %u %f\n", number, now() - start);
     fflush(stdout);
   }
   return 0;

@@ -1,7 +1,7 @@
 /**
  * An app, by the public API only; see driver.ts for how it is told what to do.
  *
- *   up NAME | down     a VPN of configs.ts, and its end
+ *   up NAME | down     a VPN of configs.ts, and its end; answers milliseconds
  *   protect N WIDTH    N calls, WIDTH of them at a time; answers calls a second, and p50 and p99 in milliseconds
  *   loop N             N VPNs, one after the other
  */
@@ -15,15 +15,19 @@ const CONFIGS = { ...SMALL, ...LARGE };
 const connection = vpn.createVpnConnection({});
 let tun = -1;
 
-async function up(name: string): Promise<void> {
+async function up(name: string): Promise<number> {
   const config = CONFIGS[name];
   if (!config) throw new Error(`no config ${name}`);
+  const start = performance.now();
   tun = await connection.setUp(config);
+  return performance.now() - start;
 }
 
-async function down(): Promise<void> {
+async function down(): Promise<number> {
+  const start = performance.now();
   await connection.destroy();
   closeSync(tun);
+  return performance.now() - start;
 }
 
 async function protect(count: number, width: number): Promise<string> {
@@ -45,21 +49,22 @@ async function protect(count: number, width: number): Promise<string> {
   return [count / seconds, quantile(times, 0.5), quantile(times, 0.99)].join(' ');
 }
 
-async function run(command: string, words: string[]): Promise<string> {
-  if (command === 'up') await up(words.join(' '));
-  else if (command === 'down') await down();
-  else if (command === 'protect') return protect(Number(words[0]), Number(words[1]));
-  else if (command === 'loop') {
-    for (let round = 0; round < Number(words[0]); round++) {
-      await up('IPv4');
-      await down();
-    }
+async function loop(count: number): Promise<void> {
+  for (let round = 0; round < count; round++) {
+    await up('IPv4');
+    await down();
   }
-  return '';
 }
+
+const COMMANDS: Record<string, (...words: string[]) => Promise<unknown>> = {
+  up: (...words) => up(words.join(' ')),
+  down,
+  protect: (count, width) => protect(Number(count), Number(width)),
+  loop: (count) => loop(Number(count)),
+};
 
 for await (const line of createInterface({ input: process.stdin })) {
   const [number, command = '', ...words] = line.split(' ');
-  console.log(`done ${number} ${await run(command, words)}`.trim());
+  console.log(`done ${number} ${await COMMANDS[command]?.(...words)}`);
 }
 process.exit();

@@ -20,11 +20,18 @@ export class Driver {
     return result;
   }
 
-  /** Milliseconds until the answer is here, the way there and back included. */
+  /**
+   * Milliseconds that carrying out a command takes. By the program's own clock; for one that has none (a shell), until the
+   * answer is here, less what that takes for a command that does nothing.
+   */
   async time(words: string): Promise<number> {
     const start = performance.now();
-    await this.ask(words);
-    return performance.now() - start;
+    const own = await this.ask(words);
+    if (own !== '') return Number(own);
+    const elapsed = performance.now() - start;
+    const again = performance.now();
+    await this.ask('nop');
+    return elapsed - (performance.now() - again);
   }
 
   async stop(): Promise<void> {

@@ -18,7 +18,7 @@ const SHELL =
 
 export interface Cost {
   name: string;
-  /** Median milliseconds, without the time that telling the program what to do takes; undefined for a program left out. */
+  /** Median milliseconds; undefined for a program left out. */
   up: Record<Program, number | undefined>;
   down: Record<Program, number | undefined>;
 }
@@ -65,29 +65,21 @@ async function measure(
   }
   await compare(host, drivers, name);
 
-  const times = new Map([...drivers.keys()].map((key) => [key, { nop: [], up: [], down: [] } as Times]));
+  const times = new Map([...drivers.keys()].map((key) => [key, { up: [] as number[], down: [] as number[] }]));
   for (let round = 0; round < rounds; round++) {
+    globalThis.gc?.();
     for (const [key, driver] of drivers) {
-      globalThis.gc?.();
-      const of = times.get(key) as Times;
-      of.nop.push(await driver.time('nop'));
-      of.up.push(await driver.time(up(key, name)));
-      of.down.push(await driver.time('down'));
+      times.get(key)?.up.push(await driver.time(up(key, name)));
+      times.get(key)?.down.push(await driver.time('down'));
     }
   }
   for (const [key, driver] of drivers) if (key !== 'api') await driver.stop();
   const of = (key: Program, what: 'up' | 'down') => {
-    const all = times.get(key);
-    return all && median(all[what]) - median(all.nop);
+    const all = times.get(key)?.[what];
+    return all && median(all);
   };
   const each = (what: 'up' | 'down') => ({ api: of('api', what), batch: of('batch', what), c: of('c', what) });
   return { name, up: each('up'), down: each('down') };
-}
-
-interface Times {
-  nop: number[];
-  up: number[];
-  down: number[];
 }
 
 const up = (key: Program, name: string): string => (key === 'api' ? `up ${name}` : 'up');

@@ -39,8 +39,9 @@ export const SLOTS = 1500;
  * VPN covers meets one rule a VPN and family:
  *
  *   10000  unmarked: goto 11000           11000  from this host: goto 12000     12000  not uid 0: goto 13000
- *   10010  protected: main, default       11100  from a vNIC                    12100  from a vNIC's address
- *   10100  selected by mark                                                     12999  uid 0: goto 14000
+ *   10010  protected: main, default       11100  from a vNIC                    12010  no source address: goto 12999
+ *   10100  selected by mark                                                     12100  from a vNIC's address
+ *                                                                               12999  uid 0: goto 14000
  *   13100  one rule a user with a VPN     14100  root's VPN                     14999  goto 30000
  *   15000  ladders, ten a slot, entered only by goto                            30000  nop: others' rules, main, default
  */
@@ -54,6 +55,7 @@ export const PRIORITY = {
   fromHost: 11000,
   fromLink: 11100,
   notRoot: 12000,
+  fromNowhere: 12010,
   fromRootAddress: 12100,
   fromUserAddress: 12200,
   rootOnly: 12999,

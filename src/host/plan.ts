@@ -5,7 +5,7 @@
  */
 import { RT_TABLE_DEFAULT, RT_TABLE_MAIN } from '../kernel/rtnetlink.js';
 import type { VpnSpec } from '../model/vpn-spec.js';
-import { FAMILIES, type Family } from '../model/vpn-types.js';
+import { FAMILIES, type Family, IPV4 } from '../model/vpn-types.js';
 import type { AppSelector } from './applications.js';
 import { BYPASS_MARK, MARK_FIELD, PRIORITY, selectionMark, slotNumbers } from './numbers.js';
 import type { Operation } from './operation.js';
@@ -103,12 +103,21 @@ export function planBase(lastUid: number): Operation[] {
 function baseRules(family: Family, lastUid: number): Operation[] {
   const rule = { kind: 'rule', family } as const;
   const bypass = { value: BYPASS_MARK, mask: BYPASS_MARK };
+  // What root sends has no source address yet: past the list of the vNICs' addresses. IPv6 cannot ask for that.
+  const fromNowhere = {
+    ...rule,
+    priority: PRIORITY.fromNowhere,
+    action: 'goto',
+    target: PRIORITY.rootOnly,
+    from: '0.0.0.0',
+  } as const;
   return [
     { ...rule, priority: PRIORITY.end, action: 'nop' },
     { ...rule, priority: PRIORITY.rootVpn, action: 'nop' },
     { ...rule, priority: PRIORITY.users, action: 'nop' },
     { ...rule, priority: PRIORITY.uncovered, action: 'goto', target: PRIORITY.end },
     { ...rule, priority: PRIORITY.rootOnly, action: 'goto', target: PRIORITY.rootVpn },
+    ...(family === IPV4 ? [fromNowhere] : []),
     {
       ...rule,
       priority: PRIORITY.notRoot,

@@ -14,7 +14,8 @@ export class Selections {
 
   /** Throws BusinessError 2200003 when all are in use. */
   take(owner: number): number {
-    const [kind, first, count] = owner === 0 ? (['root', USERS, ROOT_SELECTIONS] as const) : (['users', 0, USERS] as const);
+    const [kind, first, count] =
+      owner === 0 ? (['root', USERS, ROOT_SELECTIONS] as const) : (['users', 0, USERS] as const);
     for (let step = 0; step < count; step++) {
       const index = (this.#last[kind] + step) % count;
       const selection = first + index + 1;

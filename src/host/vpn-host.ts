@@ -38,13 +38,14 @@ export type VpnRequest = Omit<PlanInput, 'selections' | 'lastUid'>;
 const GONE = new Set(['ENOENT', 'ESRCH', 'ENODEV', 'EADDRNOTAVAIL']);
 
 export class VpnHost {
-  readonly #netlink = new NetlinkSocket();
+  readonly #netlink = new NetlinkSocket('quick');
   readonly #links = new LinkDeleter();
   readonly #lane = new Lane();
   readonly #dns = new DnsState(() => this.#nftables());
   readonly #raised = new Map<number, Plan>();
   readonly #selections = new Selections();
   readonly #lastUid = lastMappedUid();
+  readonly #base = planBase(this.#lastUid);
   readonly #netnsInode: bigint;
   readonly #netnsCookie: bigint;
   #nft: Nftables | undefined;
@@ -101,7 +102,7 @@ export class VpnHost {
   }
 
   async #apply(plan: Plan, isBlocking: boolean, undo: UndoStack): Promise<Tun> {
-    const base = this.#raised.size === 0 ? planBase(this.#lastUid) : [];
+    const base = this.#raised.size === 0 ? this.#base : [];
     const tun = openTun(plan.link.name);
     undo.push(() => this.#links.delete(tun));
     // The last close of a TUN waits for the kernel as long as a delete does: not on this thread.
@@ -125,7 +126,7 @@ export class VpnHost {
     this.#raised.delete(plan.slot);
     for (const selection of Object.values(plan.selections)) this.#selections.delete(selection);
     const undo = new UndoStack();
-    if (this.#raised.size === 0) undo.push(() => this.#remove(planBase(this.#lastUid)));
+    if (this.#raised.size === 0) undo.push(() => this.#remove(this.#base));
     undo.push(() => this.#detach(plan));
     undo.push(() => this.#dns.remove(plan));
     undo.push(() => this.#remove([...plan.routes, ...plan.rules]));

@@ -28,7 +28,7 @@ const EPROTO = 71;
 
 const align = (length: number): number => (length + 3) & ~3;
 
-/** Appends messages to one growing buffer, so that a batch is one send. */
+/** Appends messages to one growing buffer, so that a batch is one send. Whatever is not written, as padding, is zero. */
 export class NetlinkWriter {
   #buffer = Buffer.alloc(4096);
   #length = 0;
@@ -41,18 +41,16 @@ export class NetlinkWriter {
     this.#buffer.writeUInt16LE(type, this.#length + 4);
     this.#buffer.writeUInt16LE(flags, this.#length + 6);
     this.#buffer.writeUInt32LE(sequence, this.#length + 8);
-    this.#buffer.writeUInt32LE(0, this.#length + 12);
-    this.#buffer.set(header, this.#length + HEADER);
+    this.#copy(header, this.#length + HEADER);
     this.#length += HEADER + align(header.length);
   }
 
   attribute(type: number, value: Uint8Array): void {
     const size = 4 + value.length;
     this.#reserve(align(size));
-    this.#buffer.fill(0, this.#length, this.#length + align(size));
     this.#buffer.writeUInt16LE(size, this.#length);
     this.#buffer.writeUInt16LE(type, this.#length + 2);
-    this.#buffer.set(value, this.#length + 4);
+    this.#copy(value, this.#length + 4);
     this.#length += align(size);
   }
 
@@ -98,6 +96,11 @@ export class NetlinkWriter {
   /** What was written; valid until more is. */
   bytes(): Buffer {
     return this.#buffer.subarray(0, this.#length);
+  }
+
+  /** By hand: for a few bytes, TypedArray's own copying costs more than it does. */
+  #copy(bytes: Uint8Array, offset: number): void {
+    for (let index = 0; index < bytes.length; index++) this.#buffer[offset + index] = bytes[index] ?? 0;
   }
 
   #reserve(size: number): void {

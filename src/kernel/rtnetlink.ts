@@ -3,6 +3,7 @@
  * addresses, routes, rules. Each function makes a request for `NetlinkSocket.batch`; `add…` fails when the object exists,
  * so that nothing of somebody else's is ever taken over, and `delete…` names the object as exactly as `add…` did.
  */
+import { addressBits } from '../model/address.js';
 import { MIN_IPV6_MTU } from '../model/limits.js';
 import { type Family, IPV6 } from '../model/vpn-types.js';
 import { type NetlinkWriter, NLM_F_CREATE, NLM_F_EXCL } from './netlink.js';
@@ -65,11 +66,6 @@ export const ROUTE_TYPES = { unicast: 1, local: 2, unreachable: 7, throw: 9 } as
 export const RULE_ACTIONS = { lookup: 1, goto: 2, nop: 3, unreachable: 7 } as const;
 
 const addressFamily = (family: Family): number => (family === IPV6 ? AF_INET6 : AF_INET);
-const u32 = (value: number): Buffer => {
-  const bytes = Buffer.alloc(4);
-  bytes.writeUInt32LE(value >>> 0);
-  return bytes;
-};
 
 function ifinfomsg(ifindex: number, flags = 0, change = 0): Buffer {
   const header = Buffer.alloc(16);
@@ -274,16 +270,20 @@ export function deleteRule(rule: RuleSettings): NetlinkRequest {
   return ruleRequest('RTM_DELRULE', RTM_DELRULE, 0, rule);
 }
 
+/** struct fib_rule_hdr and struct fib_rule_uid_range, the same ones for every rule. */
+const ruleHeader = Buffer.alloc(12);
+const uids = Buffer.alloc(8);
+const protocolKernel = Buffer.from([RTPROT_KERNEL]);
+
 function ruleRequest(call: string, type: number, extra: number, rule: RuleSettings): NetlinkRequest {
   return {
     call,
     describe: () => `rule ${rule.priority} ${rule.action} ${rule.table ?? rule.target ?? ''}`.trimEnd(),
     write(writer, flags, sequence) {
-      const header = Buffer.alloc(12);
-      header[0] = addressFamily(rule.family);
-      if (rule.from !== undefined) header[2] = rule.family === IPV6 ? 128 : 32;
-      header[7] = RULE_ACTIONS[rule.action];
-      writer.begin(type, flags | extra, sequence, header);
+      ruleHeader[0] = addressFamily(rule.family);
+      ruleHeader[2] = rule.from === undefined ? 0 : addressBits(rule.family);
+      ruleHeader[7] = RULE_ACTIONS[rule.action];
+      writer.begin(type, flags | extra, sequence, ruleHeader);
       if (rule.from !== undefined) writer.attributeAddress(FRA_SRC, rule.from);
       if (rule.iif !== undefined) writer.attributeString(FRA_IIFNAME, rule.iif);
       writer.attributeU32(FRA_PRIORITY, rule.priority);
@@ -294,9 +294,11 @@ function ruleRequest(call: string, type: number, extra: number, rule: RuleSettin
         writer.attributeU32(FRA_FWMASK, rule.fwmark.mask);
       }
       if (rule.uidRange !== undefined) {
-        writer.attribute(FRA_UID_RANGE, Buffer.concat([u32(rule.uidRange.first), u32(rule.uidRange.last)]));
+        uids.writeUInt32LE(rule.uidRange.first, 0);
+        uids.writeUInt32LE(rule.uidRange.last, 4);
+        writer.attribute(FRA_UID_RANGE, uids);
       }
-      writer.attribute(FRA_PROTOCOL, Buffer.from([RTPROT_KERNEL]));
+      writer.attribute(FRA_PROTOCOL, protocolKernel);
       writer.end();
     },
   };

@@ -82,7 +82,7 @@ export function acceptUnix(listenFd: number): number | 'exhausted' | undefined {
 export interface Received {
   data: Uint8Array;
   fds: number[];
-  /** More descriptors were sent than one message may carry: what came is closed already. */
+  /** Not all descriptors that were sent came: this process may have no more. Those in `fds` are the caller's to close. */
   truncated: boolean;
 }
 
@@ -96,7 +96,6 @@ export function receiveWithFds(fd: number, maximumBytes = DATA_BYTES): Received 
   }
   const fds = readFds(Number(page.readBigUInt64LE(40)));
   const truncated = (page.readInt32LE(48) & MSG_CTRUNC) !== 0;
-  if (truncated) for (const surplus of fds.splice(0)) libc.close(surplus);
   if (length === 0) {
     for (const surplus of fds) libc.close(surplus);
     return 'end';

@@ -4,6 +4,7 @@
  * came with a call is closed here, whatever happens.
  */
 import { resolveApplications } from '../host/applications.js';
+import { findHostAddress } from '../host/host-addresses.js';
 import { slotNumbers } from '../host/numbers.js';
 import { protectSocket } from '../host/protect.js';
 import type { Method, Methods, ServiceStatus, VpnStatus } from '../ipc/methods.js';
@@ -88,6 +89,7 @@ async function setUp(
   let vpn: LiveVpn;
   try {
     const spec = checkVpnConfig(config, slotNumbers(slot).link);
+    if (uid !== 0) refuseHostAddress(spec.addresses.map(({ address }) => address));
     const lookup = { applications: policy().applications, userByName, cgroupExists };
     const trusted = resolveApplications(spec.trustedApplications, 'trustedApplications', lookup, uid);
     const blocked = resolveApplications(spec.blockedApplications, 'blockedApplications', lookup, uid);
@@ -122,6 +124,14 @@ async function setUp(
   log('info', 'vpn-up', { uid, pid, program: session.program, link: name });
   context.events.emit({ type: 'up', uid, pid, link: name });
   return { link: name };
+}
+
+/** Only root may: everybody's traffic from that address would go into this VPN. */
+function refuseHostAddress(addresses: readonly string[]): void {
+  const index = findHostAddress(addresses);
+  if (index < 0) return;
+  const field = `config.addresses[${index}].address.address`;
+  throw new BusinessError(2200001, field, `${addresses[index]} is an address of this host on another interface`);
 }
 
 /** The VPN ends with the process or connection that set it up, whichever ends first; both close the session. */

@@ -5,9 +5,9 @@
 import { randomInt } from 'node:crypto';
 import { CALLER_LINE_BYTES, type Frame, STRANGER_LINE_BYTES } from '../ipc/frame.js';
 import { isMethod, METHOD_FDS, RPC } from '../ipc/methods.js';
+import { closeForeign } from '../kernel/closing.js';
 import { Epoll } from '../kernel/epoll.js';
 import type { EpollEvent } from '../kernel/epoll-worker.js';
-import { libc } from '../kernel/ffi.js';
 import { BusinessError, ProtocolError } from '../model/errors.js';
 import { refusal } from './authorize.js';
 import { HANDLERS } from './calls.js';
@@ -67,7 +67,7 @@ export class Server {
     const session = this.#sessions.get(event.tag);
     if (!session) {
       // Read before the session was closed: what came with it is nobody's.
-      if (event.kind === 'data') for (const fd of event.fds) libc.close(fd);
+      if (event.kind === 'data') for (const fd of event.fds) closeForeign(fd);
       return;
     }
     if (event.kind === 'end') return this.#close(session);
@@ -78,7 +78,7 @@ export class Server {
 
   #accept(fd: number): void {
     const session = Session.open(fd, (of) => (this.#mayUse(of) ? CALLER_LINE_BYTES : STRANGER_LINE_BYTES));
-    if (!session) return void libc.close(fd);
+    if (!session) return void closeForeign(fd);
     const { uid } = session.peer;
     const mine = uid === 0 ? 0 : [...this.#sessions.values()].filter((other) => other.peer.uid === uid).length;
     const maximum = this.#mayUse(session) ? SESSIONS_MAXIMUM : STRANGERS_MAXIMUM;
@@ -101,8 +101,9 @@ export class Server {
 
   #read(session: Session, { data, fds, truncated }: Extract<EpollEvent, { kind: 'data' }>): void {
     session.lastReadAtMs = performance.now();
+    if (truncated) for (const fd of fds) closeForeign(fd);
     try {
-      for (const frame of session.reader.push(data, fds)) {
+      for (const frame of session.reader.push(data, truncated ? [] : fds)) {
         this.#serve(session, frame);
         // It did not take an answer and is closed, with the descriptors it had sent: the numbers may be somebody else's by now.
         if (session.closed) return;
@@ -129,7 +130,7 @@ export class Server {
     const { id, method, params = {} } = message;
     const answerable = typeof id === 'number' || typeof id === 'string';
     const reject = (code: number, text: string): void => {
-      for (const fd of fds) libc.close(fd);
+      for (const fd of fds) closeForeign(fd);
       this.#send(session, { jsonrpc: '2.0', id: answerable ? id : null, error: { code, message: text } });
     };
     if (message.jsonrpc !== '2.0' || !answerable || typeof method !== 'string') {
@@ -145,7 +146,7 @@ export class Server {
     if (!session.greeted && method !== 'hello') return reject(RPC.invalidRequest, 'the first request is hello');
     session.calls++;
     const done = (answer: object): void => {
-      for (const fd of fds) libc.close(fd);
+      for (const fd of fds) closeForeign(fd);
       session.calls--;
       this.#send(session, { jsonrpc: '2.0', id, ...answer });
       if (session.calls === CALLS_PER_SESSION - 1) this.#resume(session);

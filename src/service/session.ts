@@ -5,9 +5,10 @@
 
 import { encodeLine, FrameReader } from '../ipc/frame.js';
 import { cgroupOf, systemdSystemUnits } from '../kernel/cgroup.js';
+import { closeForeign } from '../kernel/closing.js';
 import { libc } from '../kernel/ffi.js';
 import { peerCredentials, peerPidfd, processName } from '../kernel/peer.js';
-import { sendWithFds } from '../kernel/unix-socket.js';
+import { SHUT_RDWR, sendWithFds } from '../kernel/unix-socket.js';
 import type { Peer } from './authorize.js';
 import type { LiveVpn } from './registry.js';
 
@@ -96,8 +97,9 @@ export class Session {
   close(): void {
     if (this.closed) return;
     this.closed = true;
-    for (const fd of this.reader.unclaimed()) libc.close(fd);
-    libc.close(this.fd);
+    for (const fd of this.reader.unclaimed()) closeForeign(fd);
+    libc.shutdown(this.fd, SHUT_RDWR);
+    closeForeign(this.fd);
     if (this.pidfd >= 0) libc.close(this.pidfd);
     for (const action of this.#onClose) action();
   }

@@ -15,6 +15,8 @@ import { ADDRESSES } from './lib/standard-lab.js';
 import { type VpnApp, vpnConfig } from './lib/vpn-app.js';
 import { eventually, exitOf, settledState, vpnLab } from './lib/vpn-lab.js';
 
+/** Discard (RFC 863). */
+const FLOOD_PORT = 9;
 const PHYSICAL = pathOf('server', ADDRESSES.app);
 const ask = (app: VpnApp) => app.call('ask', ...EVERYWHERE);
 
@@ -56,26 +58,29 @@ test('while a VPN is taken down, packets go in, then nowhere, then out: never ou
   const exit = exitOf(lab, 1);
   const user = await lab.process(2001);
   for (const ending of ['SIGKILL', 'destroy'] as const) {
-    const owner = await lab.process(2001);
-    await connect(owner, exit, vpnConfig(exit.vnic));
-    const departures = await captureDepartures(lab.app);
-    const flood = user.call('flood', ADDRESSES.internet.ipv4, 9);
-    await eventually('packets in the tunnel', async () => (await departures.peek()).length > 20 || undefined);
-    if (ending === 'SIGKILL') await owner.kill9();
-    else await owner.call('destroy');
-    await eventually('packets outside', async () => (await departures.peek()).some(isFlood) || undefined);
-    await user.call('flood', '', 0);
-    const { refused } = await flood;
-    const packets = (await departures.packets()).filter((packet) => packet.destinationPort === 9);
-    const numbers = packets.map(({ payload }) => Buffer.from(payload).readUInt32BE());
-    const first = Math.min(...numbers);
-    assert.equal(numbers.length > 0 && numbers.every((number) => number > refused.last), true, `${first} > ${refused.last}`);
-    await departures.stop();
-    await owner.kill9();
+    let refusals = 0;
+    // A sender that the machine gives no time in the few milliseconds in between sees no refusal: then once more.
+    for (let round = 0; round < 6 && refusals === 0; round++) {
+      const owner = await lab.process(2001);
+      await connect(owner, exit, vpnConfig(exit.vnic));
+      const departures = await captureDepartures(lab.app);
+      const flood = user.call('flood', ADDRESSES.internet.ipv4, FLOOD_PORT);
+      await eventually('packets in the tunnel', async () => (await departures.peek()).length > 20 || undefined);
+      if (ending === 'SIGKILL') await owner.kill9();
+      else await owner.call('destroy');
+      const outside = async () => (await departures.packets()).filter((packet) => packet.destinationPort === FLOOD_PORT);
+      await eventually('packets outside', async () => (await outside()).length > 0 || undefined);
+      await user.call('flood', '', 0);
+      const { refused } = await flood;
+      const first = Math.min(...(await outside()).map(({ payload }) => Buffer.from(payload).readUInt32BE()));
+      assert.ok(first > refused.last, `${ending}: number ${first} left, ${refused.last} was still refused`);
+      refusals = refused.count;
+      await departures.stop();
+      await owner.kill9();
+    }
+    assert.notEqual(refusals, 0, `${ending}: nothing was ever refused`);
   }
 });
-
-const isFlood = (line: string) => line.endsWith(`> ${ADDRESSES.internet.ipv4}:9`);
 
 test('a VPN ends with the connection of its process, though the process lives on', { timeout: 120_000 }, async (t) => {
   const lab = await vpnLab(t);
