@@ -16,7 +16,7 @@ export interface LinkName {
 const GONE = new Set(['ENODEV', 'ENOENT']);
 
 export class LinkDeleter {
-  readonly #socket = new NetlinkSocket('slow');
+  readonly #socket = new NetlinkSocket();
   #waiting: { link: LinkName; done: (error?: Error) => void }[] = [];
   #running = false;
 

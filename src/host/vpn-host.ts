@@ -38,7 +38,7 @@ export type VpnRequest = Omit<PlanInput, 'selections' | 'lastUid'>;
 const GONE = new Set(['ENOENT', 'ESRCH', 'ENODEV', 'EADDRNOTAVAIL']);
 
 export class VpnHost {
-  readonly #netlink = new NetlinkSocket('quick');
+  readonly #netlink = new NetlinkSocket();
   readonly #links = new LinkDeleter();
   readonly #lane = new Lane();
   readonly #dns = new DnsState(() => this.#nftables());

@@ -1,7 +1,7 @@
 /**
  * A NETLINK_ROUTE socket: many requests in one send, answers matched by sequence number, dumps. The kernel works a request
- * off inside the send, so the send is what takes time (it waits for the RTNL lock): a long one runs in the thread pool, and
- * the answers are then there to be read at once. One batch or dump at a time per socket; callers queue behind each other.
+ * off inside the send, so the send is what takes time (it waits for the RTNL lock): it runs in the thread pool, and the
+ * answers are then there to be read at once. One batch or dump at a time per socket; callers queue behind each other.
  */
 import type { KernelError } from '../model/errors.js';
 import { checked, lastError } from './errno.js';
@@ -32,8 +32,6 @@ const EAGAIN = 11;
 
 /** Requests in one send. The kernel holds the RTNL lock for each message alone, so this bounds memory, not latency. */
 const BATCH = 500;
-/** A shorter send than this is done sooner, some 150 µs, than the thread pool and back. */
-const SHORT_SEND_BYTES = 8 * 1024;
 const RECEIVE_BYTES = 64 * 1024;
 /** Room for an error answer to every request of a batch. */
 const RECEIVE_QUEUE_BYTES = 4 * 1024 * 1024;
@@ -59,15 +57,12 @@ interface Send {
 }
 
 export class NetlinkSocket {
-  readonly #shortSendBytes: number;
   readonly #fd: number;
   readonly #receive = Buffer.alloc(RECEIVE_BYTES);
   #sequence = 1;
   #tail: Promise<unknown> = Promise.resolve();
 
-  /** `slow`: for requests that take long however short they are, such as RTM_DELLINK. */
-  constructor(requests: 'quick' | 'slow') {
-    this.#shortSendBytes = requests === 'quick' ? SHORT_SEND_BYTES : 0;
+  constructor() {
     this.#fd = checked(libc.socket(AF_NETLINK, SOCK_RAW_CLOEXEC, NETLINK_ROUTE), 'socket', 'NETLINK_ROUTE');
     const one = Buffer.from([1, 0, 0, 0]);
     for (const option of [NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK]) {
@@ -164,8 +159,7 @@ export class NetlinkSocket {
   }
 
   async #send(bytes: Buffer, object: string): Promise<void> {
-    const { send } = bytes.length < this.#shortSendBytes ? libc : libcAsync;
-    const sent = await send(this.#fd, bytes, bytes.length, 0);
+    const sent = await libcAsync.send(this.#fd, bytes, bytes.length, 0);
     if (sent !== bytes.length) throw lastError('send', `NETLINK_ROUTE ${object}`);
   }
 

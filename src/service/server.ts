@@ -71,7 +71,10 @@ export class Server {
       return;
     }
     if (event.kind === 'end') return this.#close(session);
-    if (!session.flush()) return this.#close(session);
+    if (!session.flush()) {
+      if (event.kind === 'data') for (const fd of event.fds) closeForeign(fd);
+      return this.#close(session);
+    }
     if (event.kind === 'data') this.#read(session, event);
     else this.#resume(session);
   }
