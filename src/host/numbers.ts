@@ -40,7 +40,8 @@ export const SLOTS = 1500;
  *
  *   10000  unmarked: goto 11000           11000  from this host: goto 12000     12000  not uid 0: goto 13000
  *   10010  protected: main, default       11100  from a vNIC                    12010  no source address: goto 12999
- *   10100  selected by mark                                                     12100  from a vNIC's address
+ *   10100  selected by mark                                                     12100  from root's vNIC's address
+ *                                                                               12200  from a user's vNIC's address
  *                                                                               12999  uid 0: goto 14000
  *   13100  one rule a user with a VPN     14100  root's VPN                     14999  goto 30000
  *   15000  ladders, ten a slot, entered only by goto                            30000  nop: others' rules, main, default

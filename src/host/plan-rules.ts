@@ -5,7 +5,7 @@
  */
 import { RT_TABLE_MAIN } from '../kernel/rtnetlink.js';
 import { type Family, IPV6 } from '../model/vpn-types.js';
-import { PRIORITY, SELECTION_FIELD, type SlotNumbers, STEP, selectionMark } from './numbers.js';
+import { LAST_UID, PRIORITY, SELECTION_FIELD, type SlotNumbers, STEP, selectionMark } from './numbers.js';
 import type { Operation } from './operation.js';
 import type { PlanInput } from './plan.js';
 import type { RouteShape } from './plan-routes.js';
@@ -64,34 +64,36 @@ function userSelectors(family: Family, input: PlanInput, numbers: SlotNumbers): 
   const { owner, selections, trusted } = input;
   const onlySome = trusted.length > 0 && !trusted.some((selector) => selector.kind === 'uid');
   const mine = { first: owner, last: owner };
-  const rules: Operation[] = [
-    {
-      kind: 'rule',
-      family,
-      priority: PRIORITY.user,
-      action: 'goto',
-      // A user with a VPN of its own is never root's to cover.
-      target: onlySome ? PRIORITY.end : numbers.ladder,
-      iif: 'lo',
-      uidRange: mine,
-    },
-  ];
+  const rules: Operation[] = [];
   // By uid as well: another user's socket may have kept the mark from a VPN that is gone.
   if (selections.blocked !== undefined) rules.push(selected(family, selections.blocked, mine, PRIORITY.end));
   if (selections.covered !== undefined) {
     rules.push(selected(family, selections.covered, mine, numbers.ladder));
     // A translated DNS query is routed again without its uid.
     if (input.spec.dnsAddresses.length > 0) {
-      rules.push(selected(family, selections.covered, { first: 0, last: 0 }, numbers.ladder));
+      // A user namespace may have no number for the kernel's uid 0, which that is.
+      const kernel = input.lastUid === LAST_UID ? { first: 0, last: 0 } : undefined;
+      rules.push(selected(family, selections.covered, kernel, numbers.ladder));
     }
   }
+  // Last: with a list it leads past root's VPN, which what is on the list must not leave before it is taken in here.
+  rules.push({
+    kind: 'rule',
+    family,
+    priority: PRIORITY.user,
+    action: 'goto',
+    // A user with a VPN of its own is never root's to cover.
+    target: onlySome ? PRIORITY.end : numbers.ladder,
+    iif: 'lo',
+    uidRange: mine,
+  });
   return rules;
 }
 
 function selected(
   family: Family,
   selection: number,
-  uidRange: { first: number; last: number },
+  uidRange: { first: number; last: number } | undefined,
   target: number,
 ): Operation {
   return {
@@ -102,7 +104,7 @@ function selected(
     target,
     iif: 'lo',
     fwmark: { value: selectionMark(selection), mask: SELECTION_FIELD },
-    uidRange,
+    ...(uidRange && { uidRange }),
   };
 }
 

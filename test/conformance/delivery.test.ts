@@ -145,13 +145,13 @@ test('delivery', { timeout: 600_000 }, async (t) => {
     const caught = await app.do(
       ({ connection }) =>
         new Promise((resolve) => {
-          process.once('uncaughtException', (error) => resolve(error.message));
+          process.once('uncaughtException', (error, origin) => resolve([error.message, origin]));
           connection.destroy(() => {
             throw new Error('of the callback');
           });
         }),
     );
-    assert.equal(caught, 'of the callback');
+    assert.deepEqual(caught, ['of the callback', 'uncaughtException']);
     await app.end();
   });
 

@@ -79,20 +79,29 @@ test('peers that do not behave', { timeout: 600_000 }, async (t) => {
   });
 
   await t.test('who goes in the middle of setUp leaves nothing, whenever he goes', async () => {
-    const line = `${JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'setUp', fds: 1, params: { config: CONFIG } })}\n`;
+    // Many routes: long enough that there is a middle.
+    const routes = Array.from({ length: 4000 }, (_, index) => ({
+      destination: { address: { address: `10.${100 + (index >> 8)}.${index & 255}.0` }, prefixLength: 24 },
+      gateway: { address: '' },
+    }));
+    const params = { config: { ...CONFIG, routes } };
+    const line = `${JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'setUp', fds: 1, params })}\n`;
     // The mailboxes stay open: it is not because nobody takes the descriptor that a VPN goes.
     const mailboxes: number[] = [];
     const watcher = connect(CALLER);
     await watcher.hello();
-    for (let turn = 0; turn < 60; turn++) {
-      // Behind an end that is under way it would wait, and be refused at once when its turn comes.
-      await watcher.call('destroy');
+    for (let turn = 0; turn < 40; turn++) {
+      // Behind the end of the last one it would wait, and be refused at once when its turn comes.
+      await eventually(
+        async () => JSON.stringify((await watcher.call('status')).result?.vpns) === '[]',
+        () => `the VPN of turn ${turn - 1} is still there`,
+      );
       const client = connect(CALLER);
       await client.hello();
       const [mine, theirs] = unixPair();
       mailboxes.push(mine, theirs);
       await client.send(line, [theirs]);
-      if (turn % 3 > 0) await delay(turn / 6);
+      if (turn % 3 > 0) await delay(turn);
       client.close();
     }
     await unharmed();

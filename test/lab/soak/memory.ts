@@ -1,6 +1,6 @@
 /**
  * Loaded with `--import` beside `--expose-gc`: on SIGUSR2 collects garbage several times and writes what is left to
- * /FILE/ named by SOAK_MEMORY_FILE. SIGUSR1 is node's own.
+ * the file that SOAK_MEMORY_FILE names. SIGUSR1 is node's own.
  */
 import { renameSync, writeFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';

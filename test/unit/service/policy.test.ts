@@ -73,7 +73,7 @@ test('without a file root and group vpn are system, group guest and nobody are g
     guests: { uids: new Set([65534]), gids: new Set([501]) },
     isDisabled: false,
     applications: new Map(),
-    lan: 'off',
+    lan: 'private',
     lockdown: new Set(),
   });
   const bare = defaultPolicy(noNames, 'policy.json');
