@@ -28,9 +28,9 @@ function config(index: number) {
 async function setUp(index: number): Promise<void> {
   process.seteuid?.(FIRST_OF_CROWD + index);
   const service = new ServiceConnection(socketPath());
+  const [mine, theirs] = unixPair();
   process.seteuid?.(0);
   service.hold(true);
-  const [mine, theirs] = unixPair();
   await service.call('setUp', { config: config(index) }, [theirs], () => closeSync(theirs));
   // The service keeps no copy: without a descriptor the vNIC would go.
   receiveWithFds(mine);

@@ -16,6 +16,7 @@ import { netnsCookie } from '../kernel/socket-options.js';
 import { openTun, setBlocking, type Tun } from '../kernel/tun.js';
 import { unixSocket } from '../kernel/unix-socket.js';
 import { KernelError } from '../model/errors.js';
+import { findCollisions } from './collisions.js';
 import { DnsState } from './dns-state.js';
 import { Lane } from './lane.js';
 import { LinkDeleter } from './link-deleter.js';
@@ -94,6 +95,11 @@ export class VpnHost {
   /** Removes everything tagged as ours that this object did not raise: at start, when nothing is raised. */
   sweep(): Promise<Swept> {
     return this.#lane.run(() => sweep(this.#netlink, () => this.#nftables(), programPrefix(this.#netnsInode)));
+  }
+
+  /** What others have under our names and numbers, in words. After a sweep, when nothing is raised. */
+  collisions(): Promise<string[]> {
+    return this.#lane.run(() => findCollisions(this.#netlink));
   }
 
   close(): void {

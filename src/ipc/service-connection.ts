@@ -103,6 +103,10 @@ export class ServiceConnection {
     const id = this.#nextId++;
     const line = encodeLine({ jsonrpc: '2.0', id, method, ...(fds.length > 0 && { fds: fds.length }), params });
     return new Promise((resolve, reject) => {
+      if (this.#closed || this.#socket.destroyed) {
+        sent?.();
+        return reject(unreachable(this.path, 'the service went away'));
+      }
       const timeoutMs = TIMEOUT_MS[method] ?? DEFAULT_TIMEOUT_MS;
       const timer = setTimeout(() => {
         this.#settle(id)?.reject(unreachable(this.path, `${method} was not answered within ${timeoutMs / 1000} s`));
@@ -115,7 +119,8 @@ export class ServiceConnection {
 
   /** Ends the connection now, from any state; also in an exit handler, where nothing asynchronous runs any more. */
   shutdown(): void {
-    if (!this.#closed) libc.shutdown(this.#fd, SHUT_RDWR);
+    // Once node has closed the descriptor, the number may be somebody else's.
+    if (!this.#closed && !this.#socket.destroyed) libc.shutdown(this.#fd, SHUT_RDWR);
   }
 
   #expect(id: number, resolve: Pending['resolve'], reject: Pending['reject'] = () => {}, timer?: NodeJS.Timeout): void {

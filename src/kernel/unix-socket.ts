@@ -18,6 +18,8 @@ const MSG_NOSIGNAL = 0x4000;
 const MSG_CMSG_CLOEXEC = 0x40000000;
 const EAGAIN = 11;
 const EINTR = 4;
+/** EAGAIN, ENOBUFS, and ETOOMANYREFS: too many descriptors of this user are under way. */
+const FULL = new Set([11, 105, 109]);
 /** ENFILE, EMFILE, ENOMEM, ENOBUFS. */
 const EXHAUSTED = new Set([23, 24, 12, 105]);
 export const SHUT_RDWR = 2;
@@ -138,5 +140,5 @@ export function sendWithFds(fd: number, data: Uint8Array, fds: readonly number[]
   }
   const sent = libc.sendmsg(fd, message, MSG_DONTWAIT | MSG_NOSIGNAL);
   if (sent >= 0) return sent;
-  return errno() === EAGAIN ? 'wait' : 'end';
+  return FULL.has(errno()) ? 'wait' : 'end';
 }

@@ -11,6 +11,7 @@ import type { Method, Methods, ServiceStatus, VpnStatus } from '../ipc/methods.j
 import { PROTOCOL_VERSION } from '../ipc/methods.js';
 import { isCgroupPath, resolveCgroup } from '../kernel/cgroup.js';
 import { libc, nss } from '../kernel/ffi.js';
+import { peerCredentials } from '../kernel/peer.js';
 import { AF_UNIX, SOCK_STREAM, socketDomain, socketType } from '../kernel/socket-options.js';
 import { sendWithFds } from '../kernel/unix-socket.js';
 import { BusinessError } from '../model/errors.js';
@@ -98,8 +99,8 @@ async function setUp(
       const who = existing.pid === pid ? 'this process' : `process ${existing.pid}`;
       throw new BusinessError(2203002, undefined, `uid ${uid} has ${existing.raised.plan.link.name}, set up by ${who}`);
     }
-    if (mailbox === undefined || socketDomain(mailbox) !== AF_UNIX || socketType(mailbox) !== SOCK_STREAM) {
-      throw new BusinessError(401, 'fds[0]', 'is not a unix stream socket');
+    if (mailbox === undefined || !isMailboxOf(uid, mailbox)) {
+      throw new BusinessError(401, 'fds[0]', 'is not one end of a unix stream socketpair that the caller made');
     }
     if (session.closed) throw new BusinessError(2200002, undefined, 'the caller went away');
     vpn = await registry.raise({ slot, owner: uid, spec, trusted, blocked }, { pid, program: session.program });
@@ -124,6 +125,20 @@ async function setUp(
   log('info', 'vpn-up', { uid, pid, program: session.program, link: name });
   context.events.emit({ type: 'up', uid, pid, link: name });
   return { link: name };
+}
+
+/**
+ * A socketpair has its maker at both ends. A connection to somebody's daemon has that one's uid at the other end: it would take
+ * the byte we send for root's word, since it comes with our credentials (SO_PASSCRED).
+ */
+function isMailboxOf(uid: number, fd: number): boolean {
+  if (socketDomain(fd) !== AF_UNIX || socketType(fd) !== SOCK_STREAM) return false;
+  try {
+    return peerCredentials(fd).uid === uid;
+  } catch {
+    // Not connected to anything.
+    return false;
+  }
 }
 
 /** Only root may: everybody's traffic from that address would go into this VPN. */

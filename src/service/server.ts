@@ -175,7 +175,9 @@ export class Server {
   #toError(error: unknown, session: Session, method: string): object {
     const { uid, pid } = session.peer;
     if (error instanceof BusinessError) {
-      this.#context.log('info', 'refused', { method, uid, pid, code: error.code, reason: error.message });
+      // Whoever may not use the service shall not fill its log either.
+      const level = error.code === 202 ? 'debug' : 'info';
+      this.#context.log(level, 'refused', { method, uid, pid, code: error.code, reason: error.message });
       return error.toJSON();
     }
     const reference = randomInt(0x10000, 0xfffff).toString(16);

@@ -58,6 +58,7 @@ export class Service {
       host = new VpnHost();
       const swept = await host.sweep();
       if (Object.values(swept).some((count) => count > 0)) settings.log('warning', 'swept', { ...swept });
+      for (const what of await host.collisions()) settings.log('warning', 'collision', { what });
       return new Service(settings, policy, host, { listenFd, file, lockFd });
     } catch (error) {
       host?.close();

@@ -13,6 +13,8 @@ import type { AsyncCallback } from './callbacks.js';
 import { serviceConnection } from './client.js';
 import { settle } from './settle.js';
 
+const F_DUPFD_CLOEXEC = 1030;
+
 export class VpnConnection {
   /** Only objects that createVpnConnection made have it; nothing enumerable, so that JSON shows `{}`. */
   readonly #made = true;
@@ -97,7 +99,11 @@ async function protect(socketFd: number): Promise<void> {
   if (!isInetSocket(socketFd)) {
     throw new BusinessError(2203004, 'socketFd', `${socketFd} is not an open AF_INET or AF_INET6 socket`);
   }
-  await serviceConnection().call('protect', {}, [socketFd]);
+  const service = serviceConnection();
+  // A copy, because the app may close its number before the request has left.
+  const copy = libc.fcntl(socketFd, F_DUPFD_CLOEXEC, 0);
+  if (copy < 0) throw new BusinessError(2200003, 'socketFd', 'this process has no descriptor left');
+  await service.call('protect', {}, [copy], () => void libc.close(copy));
 }
 
 async function destroy(): Promise<void> {

@@ -177,7 +177,11 @@ test('DNS of the applications in the list goes to the servers of the VPN, DNS of
     const departures = await captureDepartures(lab.app);
     await answered(expected, JSON.stringify(lists));
     const left = (await departures.stop()).filter((line) => line.endsWith(':53'));
-    assert.equal(left.every((line) => / > (192\.0\.2\.1|2001:db8:1::1):53$/.test(line)), true, left.join());
+    assert.equal(
+      left.every((line) => / > (192\.0\.2\.1|2001:db8:1::1):53$/.test(line)),
+      true,
+      left.join(),
+    );
     await app.call('destroy');
   }
   await answered(['lan', 'lan', 'lan', 'lan', 'lan'], 'after destroy');

@@ -26,7 +26,9 @@ const QUESTIONS = RESOLVERS.flatMap((address) => [
   ...TRANSPORTS.map((transport) => ({ address, transport })),
   { address, transport: 'dns-udp' as const, unconnected: true },
 ]);
-const OWN = QUESTIONS.map(({ address }) => (STUBS.includes(address) ? 'stub' : LAN.includes(address) ? 'lan' : 'server'));
+const OWN = QUESTIONS.map(({ address }) =>
+  STUBS.includes(address) ? 'stub' : LAN.includes(address) ? 'lan' : 'server',
+);
 const everywhere = (answer: string) => QUESTIONS.map(() => answer);
 const ask = (app: VpnApp) => app.call('ask', ...QUESTIONS);
 
@@ -100,7 +102,9 @@ test("root's VPN and its servers are for everybody but the user with a VPN of it
   assert.deepEqual(await ask(other), OWN);
 });
 
-test('a family for which the VPN has no server is refused at once and leaves nowhere', { timeout: 180_000 }, async (t) => {
+test('a family for which the VPN has no server is refused at once and leaves nowhere', {
+  timeout: 180_000,
+}, async (t) => {
   const lab = await dnsLab(t);
   if (!lab) return;
   const exit = exitOf(lab, 1);
@@ -129,7 +133,11 @@ test('protected sockets ask the server that they were told to', { timeout: 180_0
   await connect(owner, exit, vpnConfig(exit.vnic, dnsOf(exit)));
   const answers: string[] = [];
   for (const question of QUESTIONS) {
-    const fd = await owner.call('open', question.address.includes(':') ? 2 : 1, question.transport === 'dns-tcp' ? 'tcp' : 'udp');
+    const fd = await owner.call(
+      'open',
+      question.address.includes(':') ? 2 : 1,
+      question.transport === 'dns-tcp' ? 'tcp' : 'udp',
+    );
     await owner.call('protect', fd);
     answers.push(await owner.call('askOn', fd, question));
     await owner.call('close', fd);
@@ -143,7 +151,8 @@ test('what a closed TCP socket still sends goes the way of its connection', { ti
   const exit = exitOf(lab, 1);
   const [owner, user] = await Promise.all([lab.process(2001), lab.process(2001)]);
   // Queries get lost at the far end: the kernel of the host sends them again, long after the socket is closed.
-  const lossy = 'table inet lossy { chain c { type filter hook input priority 0; tcp dport 53 tcp flags & psh == psh drop; }; }';
+  const lossy =
+    'table inet lossy { chain c { type filter hook input priority 0; tcp dport 53 tcp flags & psh == psh drop; }; }';
   await exit.host.run('nft', [lossy]);
   const split = { routes: [route('203.0.113.0/24'), route('2001:db8:f::/48')] };
   for (const more of [{}, split]) {
@@ -174,7 +183,10 @@ test('all servers are used; a split VPN takes all DNS of its user as well', { ti
   const exit = exitOf(lab, 1);
   const [owner, user] = await Promise.all([lab.process(2001), lab.process(2001)]);
   const more = ['10.9.0.11', '10.9.0.12', 'fd09::11', 'fd09::12'];
-  await exit.host.configure('tun1', more.map((address) => `${address}/${address.includes(':') ? 64 : 24}`));
+  await exit.host.configure(
+    'tun1',
+    more.map((address) => `${address}/${address.includes(':') ? 64 : 24}`),
+  );
   for (const address of more) await startServers(exit.host, address, [address]);
   const servers = [...more, exit.ipv4, exit.ipv6];
   await connect(owner, exit, vpnConfig(exit.vnic, { dnsAddresses: servers, routes: [route('203.0.113.0/24')] }));
@@ -191,7 +203,11 @@ test('all servers are used; a split VPN takes all DNS of its user as well', { ti
   }
   assert.deepEqual(await toPort53(departures), []);
   assert.deepEqual(
-    await user.call('ask', { transport: 'tcp', address: ADDRESSES.server.ipv4 }, { transport: 'tcp', address: FAR[0] ?? '' }),
+    await user.call(
+      'ask',
+      { transport: 'tcp', address: ADDRESSES.server.ipv4 },
+      { transport: 'tcp', address: FAR[0] ?? '' },
+    ),
     [`server ${ADDRESSES.app.ipv4}`, `exit1 ${exit.client.ipv4}`],
   );
 });

@@ -11,7 +11,7 @@ import { test } from 'node:test';
 import { libc } from '../../src/kernel/ffi.js';
 import { AF_UNIX, SOCK_DGRAM } from '../../src/kernel/socket-options.js';
 import { openTun } from '../../src/kernel/tun.js';
-import { sendWithFds, unixPair, unixSocket } from '../../src/kernel/unix-socket.js';
+import { sendWithFds, unixSocket } from '../../src/kernel/unix-socket.js';
 import { requireRoot } from './lib/prerequisites.js';
 import { inNamespaceOf, udpSocketIn } from './lib/raw-client.js';
 import { tunnelsOf } from './lib/settled-state.js';
@@ -119,8 +119,8 @@ test('descriptors of every wrong kind', { timeout: 300_000 }, async (t) => {
   t.after(() => {
     for (const fd of opened) libc.close(fd);
   });
-  const pair = (): [number, number] => {
-    const both = unixPair();
+  const pair = (maker = connect(CALLER)): [number, number] => {
+    const both = maker.mailbox();
     opened.push(...both);
     return both;
   };
@@ -145,33 +145,41 @@ test('descriptors of every wrong kind', { timeout: 300_000 }, async (t) => {
     assert.equal((await client.call('protect', {}, [elsewhere])).error?.code, 2200003);
   });
 
-  await t.test('setUp takes nothing but a unix stream socket, and undoes what it cannot hand over', async () => {
-    const client = connect(CALLER);
-    await client.hello();
-    const [full] = pair();
-    while (sendWithFds(full, Buffer.alloc(4096), []) !== 'wait');
-    const [lonely, gone] = unixPair();
-    libc.close(gone);
-    const listening = keep(unixSocket());
-    const address = Buffer.concat([Buffer.from([1, 0]), Buffer.from(join(app.directory, 'listening.sock\0'))]);
-    assert.equal(libc.bind(listening, address, address.length), 0);
-    libc.listen(listening, 1);
-    const wrong = { ...notSockets, 'unix datagram': datagrams, UDP: keep(udpSocketIn(app)) };
-    for (const [kind, fd] of Object.entries(wrong)) {
-      const { error } = await client.call('setUp', { config: CONFIG }, [fd]);
-      assert.deepEqual([error?.code, error?.data?.field], [401, 'fds[0]'], kind);
-    }
-    const useless = { full, 'with nobody behind': keep(lonely), unconnected: keep(unixSocket()), listening };
-    for (const [kind, fd] of Object.entries(useless)) {
-      assert.equal((await client.call('setUp', { config: CONFIG }, [fd])).error?.code, 2200003, kind);
-      assert.deepEqual(await tunnelsOf(app), ['wrong0'], kind);
-    }
-    // And the user is free to have one afterwards.
-    const { answer, fd } = await client.setUp(CONFIG);
-    assert.deepEqual(answer.result, { link: 'vpn-tun0' });
-    libc.close(fd ?? -1);
-    assert.deepEqual((await client.call('destroy')).result, {});
-  });
+  await t.test(
+    'setUp takes nothing but a mailbox that the caller made, and undoes what it cannot hand over',
+    async () => {
+      const client = connect(CALLER);
+      await client.hello();
+      const [full] = pair();
+      while (sendWithFds(full, Buffer.alloc(4096), []) !== 'wait');
+      const [lonely, gone] = client.mailbox();
+      libc.close(gone);
+      const listening = keep(unixSocket());
+      const address = Buffer.concat([Buffer.from([1, 0]), Buffer.from(join(app.directory, 'listening.sock\0'))]);
+      assert.equal(libc.bind(listening, address, address.length), 0);
+      libc.listen(listening, 1);
+      // Root listens there: with SO_PASSCRED it would take the service's byte for root's word.
+      const toDaemon = keep(unixSocket());
+      assert.equal(libc.connect(toDaemon, address, address.length), 0);
+      const unconnected = keep(unixSocket());
+      const others = { 'connection to a daemon': toDaemon, unconnected, listening };
+      const wrong = { ...notSockets, ...others, 'unix datagram': datagrams, UDP: keep(udpSocketIn(app)) };
+      for (const [kind, fd] of Object.entries(wrong)) {
+        const { error } = await client.call('setUp', { config: CONFIG }, [fd]);
+        assert.deepEqual([error?.code, error?.data?.field], [401, 'fds[0]'], kind);
+      }
+      const useless = { full, 'with nobody behind': keep(lonely) };
+      for (const [kind, fd] of Object.entries(useless)) {
+        assert.equal((await client.call('setUp', { config: CONFIG }, [fd])).error?.code, 2200003, kind);
+        assert.deepEqual(await tunnelsOf(app), ['wrong0'], kind);
+      }
+      // And the user is free to have one afterwards.
+      const { answer, fd } = await client.setUp(CONFIG);
+      assert.deepEqual(answer.result, { link: 'vpn-tun0' });
+      libc.close(fd ?? -1);
+      assert.deepEqual((await client.call('destroy')).result, {});
+    },
+  );
 
   await t.test('a TUN that nobody takes out of the mailbox goes with its VPN', async () => {
     const client = connect(CALLER);

@@ -9,7 +9,6 @@ import { closeSync, openSync } from 'node:fs';
 import { test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { libc } from '../../src/kernel/ffi.js';
-import { unixPair } from '../../src/kernel/unix-socket.js';
 import { requireRoot } from './lib/prerequisites.js';
 import { udpSocketIn } from './lib/raw-client.js';
 import { CALLER, CONFIG, STRANGER, target } from './lib/unharmed.js';
@@ -77,7 +76,7 @@ test('random streams of bytes and descriptors do the service no harm', { timeout
   const seed = Number(process.env.VPN_FUZZ_SEED ?? Date.now() & 0x7fffffff);
   t.diagnostic(`VPN_FUZZ_SEED=${seed}`);
   const { app, vpnd, connect, unharmed } = await target(t);
-  const [mine, theirs] = unixPair();
+  const [mine, theirs] = connect(CALLER).mailbox();
   const descriptors = [udpSocketIn(app), theirs, openSync('/dev/null', 'r'), openSync('/', 'r')];
 
   const one = async (number: number): Promise<void> => {

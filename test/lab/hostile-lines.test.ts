@@ -6,7 +6,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { libc } from '../../src/kernel/ffi.js';
-import { unixPair } from '../../src/kernel/unix-socket.js';
 import { requireRoot } from './lib/prerequisites.js';
 import type { Answer, RawClient } from './lib/raw-client.js';
 import { CALLER, CONFIG, STRANGER, target } from './lib/unharmed.js';
@@ -140,7 +139,7 @@ test('lines of every wrong kind', { timeout: 300_000 }, async (t) => {
       [`{"config":{${good},"routes":[${'{},'.repeat(200_000)}{}]}}`, 401],
     ];
     for (const [text, code] of params) {
-      const [mine, theirs] = unixPair();
+      const [mine, theirs] = client.mailbox();
       const count = client.answers.length;
       await client.send(`{"jsonrpc":"2.0","id":1,"method":"setUp","fds":1,"params":${text}}\n`, [theirs]);
       await client.until(() => client.answers.length > count, text.slice(0, 100));

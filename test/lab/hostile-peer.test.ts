@@ -10,7 +10,6 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { libc } from '../../src/kernel/ffi.js';
-import { unixPair } from '../../src/kernel/unix-socket.js';
 import { Lab } from './lib/lab.js';
 import { requireRoot } from './lib/prerequisites.js';
 import { RawClient } from './lib/raw-client.js';
@@ -98,7 +97,7 @@ test('peers that do not behave', { timeout: 600_000 }, async (t) => {
       );
       const client = connect(CALLER);
       await client.hello();
-      const [mine, theirs] = unixPair();
+      const [mine, theirs] = client.mailbox();
       mailboxes.push(mine, theirs);
       await client.send(line, [theirs]);
       if (turn % 3 > 0) await delay(turn);
@@ -112,7 +111,7 @@ test('peers that do not behave', { timeout: 600_000 }, async (t) => {
     const line = `${JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'setUp', fds: 1, params: { config: CONFIG } })}\n`;
     const client = connect(CALLER);
     await client.hello();
-    const [mine, theirs] = unixPair();
+    const [mine, theirs] = client.mailbox();
     for (let call = 0; call < 200; call++) await client.send(line, [theirs]);
     client.close();
     for (const fd of [mine, theirs]) libc.close(fd);

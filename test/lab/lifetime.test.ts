@@ -40,7 +40,10 @@ test('killed with SIGKILL: nothing of the covered user leaves before the VPN is 
   });
   const departures = await captureDepartures(lab.app);
   const refused = await ask(user);
-  assert.deepEqual(kinds(refused).filter((answer) => !/^E(NET|HOST)UNREACH$/.test(answer)), []);
+  assert.deepEqual(
+    kinds(refused).filter((answer) => !/^E(NET|HOST)UNREACH$/.test(answer)),
+    [],
+  );
   const [dns = ''] = await user.call('ask', { transport: 'dns-udp', address: '192.0.2.1', timeoutMs: 300 });
   assert.match(dns, /^(E(NET|HOST)UNREACH|EPERM|silence)$/);
   assert.deepEqual(await departures.stop(), []);
@@ -68,7 +71,8 @@ test('while a VPN is taken down, packets go in, then nowhere, then out: never ou
       await eventually('packets in the tunnel', async () => (await departures.peek()).length > 20 || undefined);
       if (ending === 'SIGKILL') await owner.kill9();
       else await owner.call('destroy');
-      const outside = async () => (await departures.packets()).filter((packet) => packet.destinationPort === FLOOD_PORT);
+      const outside = async () =>
+        (await departures.packets()).filter((packet) => packet.destinationPort === FLOOD_PORT);
       await eventually('packets outside', async () => (await outside()).length > 0 || undefined);
       await user.call('flood', '', 0);
       const { refused } = await flood;
@@ -98,7 +102,9 @@ test('a VPN ends with the connection of its process, though the process lives on
   assert.deepEqual(await ask(user), pathOf('exit1', exit.client), 'and it can have the next one');
 });
 
-test("destroy ends the user's VPN from any process of that user, and nobody else's", { timeout: 120_000 }, async (t) => {
+test("destroy ends the user's VPN from any process of that user, and nobody else's", {
+  timeout: 120_000,
+}, async (t) => {
   const lab = await vpnLab(t, { networks: [1, 2] });
   if (!lab) return;
   const [one, two] = [exitOf(lab, 1), exitOf(lab, 2)];

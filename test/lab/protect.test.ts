@@ -75,19 +75,22 @@ test('protect before bind, after bind and after connect: the same socket, marked
     }
   }
 
-  await t.test('an unconnected UDP socket: the datagram before goes in, the next one out, and so for good', async () => {
-    await connect(owner, exit, vpnConfig(exit.vnic));
-    for (const { transport, family, address, physical } of KINDS.filter((kind) => kind.transport === 'udp')) {
-      const fd = await user.call('open', family, 'udp');
-      const send = () => user.call('askOn', fd, { transport, address, unconnected: true });
-      assert.equal(await send(), `exit1 ${family === 1 ? exit.client.ipv4 : exit.client.ipv6}`);
-      await user.call('protect', fd);
-      assert.equal(await send(), physical);
-      assert.equal(await send(), physical);
-      await user.call('close', fd);
-    }
-    await owner.call('destroy');
-  });
+  await t.test(
+    'an unconnected UDP socket: the datagram before goes in, the next one out, and so for good',
+    async () => {
+      await connect(owner, exit, vpnConfig(exit.vnic));
+      for (const { transport, family, address, physical } of KINDS.filter((kind) => kind.transport === 'udp')) {
+        const fd = await user.call('open', family, 'udp');
+        const send = () => user.call('askOn', fd, { transport, address, unconnected: true });
+        assert.equal(await send(), `exit1 ${family === 1 ? exit.client.ipv4 : exit.client.ipv6}`);
+        await user.call('protect', fd);
+        assert.equal(await send(), physical);
+        assert.equal(await send(), physical);
+        await user.call('close', fd);
+      }
+      await owner.call('destroy');
+    },
+  );
 
   await t.test('a connection made through the VPN: marked, and the same socket', async () => {
     await connect(owner, exit, vpnConfig(exit.vnic));

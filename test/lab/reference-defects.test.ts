@@ -81,66 +81,85 @@ defect(3, 'who may not use VPNs gets no socket marked, however it asks, and nobo
   assert.equal((await user.call('state', own)).mark, '80000000');
 });
 
-defect(4, 'nobody but the caller of setUp gets the TUN; out of descriptors the service waits, it does not spin', async (lab) => {
-  const [owner, same, stranger] = await Promise.all([2001, 2001, STRANGER].map((uid) => lab.process(uid)));
-  assert.ok(owner && same && stranger);
-  await owner.call('setUp', vpnConfig(VNIC));
-  await assert.rejects(same.call('setUp', vpnConfig(VNIC)), { code: 2203002 });
-  const holders = readdirSync('/proc')
-    .filter((entry) => /^\d+$/.test(entry) && holdsTun(Number(entry), lab.app.pid))
-    .map(Number);
-  assert.deepEqual(holders, [owner.pid]);
-  const { stdout } = await lab.app.run('ss', ['-Hxlp']);
-  const listening = stdout.split('\n').filter((line) => line.includes(`pid=${lab.vpnd.pid},`));
-  assert.equal(listening.length, 1, stdout);
+defect(
+  4,
+  'nobody but the caller of setUp gets the TUN; out of descriptors the service waits, it does not spin',
+  async (lab) => {
+    const [owner, same, stranger] = await Promise.all([2001, 2001, STRANGER].map((uid) => lab.process(uid)));
+    assert.ok(owner && same && stranger);
+    await owner.call('setUp', vpnConfig(VNIC));
+    await assert.rejects(same.call('setUp', vpnConfig(VNIC)), { code: 2203002 });
+    const holders = readdirSync('/proc')
+      .filter((entry) => /^\d+$/.test(entry) && holdsTun(Number(entry), lab.app.pid))
+      .map(Number);
+    assert.deepEqual(holders, [owner.pid]);
+    const { stdout } = await lab.app.run('ss', ['-Hxlp']);
+    const listening = stdout.split('\n').filter((line) => line.includes(`pid=${lab.vpnd.pid},`));
+    assert.equal(listening.length, 1, stdout);
 
-  // Fewer than it has open: every accept fails, and the connection stays in the queue.
-  const limit = (files: number) => lab.app.run('prlimit', ['--pid', String(lab.vpnd.pid), `--nofile=${files}:`]);
-  await limit(8);
-  await stranger.call('crowd', lab.vpnd.socket, 5);
-  const ticks = () => {
-    const fields = readFileSync(`/proc/${lab.vpnd.pid}/stat`, 'latin1').split(') ')[1]?.split(' ') ?? [];
-    return Number(fields[11]) + Number(fields[12]);
-  };
-  await new Promise((resolve) => setTimeout(resolve, 300));
-  const before = ticks();
-  await new Promise((resolve) => setTimeout(resolve, 2000));
-  assert.ok(ticks() - before < 40, `${ticks() - before} of 200 ticks used while nothing happens`);
-  await limit(1024);
-  await (await lab.process(2001)).call('destroy');
-});
+    // Fewer than it has open: every accept fails, and the connection stays in the queue.
+    const limit = (files: number) => lab.app.run('prlimit', ['--pid', String(lab.vpnd.pid), `--nofile=${files}:`]);
+    await limit(8);
+    await stranger.call('crowd', lab.vpnd.socket, 5);
+    const ticks = () => {
+      const fields = readFileSync(`/proc/${lab.vpnd.pid}/stat`, 'latin1').split(') ')[1]?.split(' ') ?? [];
+      return Number(fields[11]) + Number(fields[12]);
+    };
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    const before = ticks();
+    await new Promise((resolve) => setTimeout(resolve, 2000));
+    assert.ok(ticks() - before < 40, `${ticks() - before} of 200 ticks used while nothing happens`);
+    await limit(1024);
+    await (await lab.process(2001)).call('destroy');
+  },
+);
 
-defect(5, 'the IPv6 default route takes every address; IPv6 that is not accepted is refused', async (lab) => {
-  const exit = exitOf(lab, 1);
-  const [owner, user] = await Promise.all([lab.process(2001), lab.process(2001)]);
-  await connect(owner, exit, vpnConfig(exit.vnic));
-  const { stdout } = await lab.app.run('ip', ['-6', 'route', 'show', 'table', 'all', 'dev', 'vpn-tun0']);
-  assert.match(stdout, /^default table \d+ /m);
-  assert.deepEqual(await ask(user), pathOf('exit1', exit.client));
-  await owner.call('destroy');
-
-  await connect(owner, exit, vpnConfig([exit.vnic[0] ?? ''], { isIPv6Accepted: false }));
-  const departures = await captureDepartures(lab.app);
-  const answers = await ask(user);
-  const expected = EVERYWHERE.map(({ address }) => (address.includes(':') ? 'ENETUNREACH' : `exit1 ${exit.client.ipv4}`));
-  assert.deepEqual(answers, expected);
-  assert.deepEqual((await departures.stop()).filter((line) => line.includes('2001:db8')), []);
-}, [1]);
-
-defect(6, "a DNS server's family is that of its address, whatever the flags and the order", async (lab) => {
-  const exit = exitOf(lab, 1);
-  const [owner, user] = await Promise.all([lab.process(2001), lab.process(2001)]);
-  await startServers(lab.router, 'lan', ['192.0.2.1', '2001:db8:1::1']);
-  const questions = ['192.0.2.1', '2001:db8:1::1'].map((address) => ({ transport: 'dns-udp' as const, address }));
-  for (const dnsAddresses of [
-    [exit.ipv6, exit.ipv4],
-    [exit.ipv4, exit.ipv6],
-  ]) {
-    await connect(owner, exit, vpnConfig(exit.vnic, { dnsAddresses, isIPv4Accepted: true, isIPv6Accepted: true }));
-    assert.deepEqual(await user.call('ask', ...questions), ['exit1', 'exit1']);
+defect(
+  5,
+  'the IPv6 default route takes every address; IPv6 that is not accepted is refused',
+  async (lab) => {
+    const exit = exitOf(lab, 1);
+    const [owner, user] = await Promise.all([lab.process(2001), lab.process(2001)]);
+    await connect(owner, exit, vpnConfig(exit.vnic));
+    const { stdout } = await lab.app.run('ip', ['-6', 'route', 'show', 'table', 'all', 'dev', 'vpn-tun0']);
+    assert.match(stdout, /^default table \d+ /m);
+    assert.deepEqual(await ask(user), pathOf('exit1', exit.client));
     await owner.call('destroy');
-  }
-}, [1]);
+
+    await connect(owner, exit, vpnConfig([exit.vnic[0] ?? ''], { isIPv6Accepted: false }));
+    const departures = await captureDepartures(lab.app);
+    const answers = await ask(user);
+    const expected = EVERYWHERE.map(({ address }) =>
+      address.includes(':') ? 'ENETUNREACH' : `exit1 ${exit.client.ipv4}`,
+    );
+    assert.deepEqual(answers, expected);
+    assert.deepEqual(
+      (await departures.stop()).filter((line) => line.includes('2001:db8')),
+      [],
+    );
+  },
+  [1],
+);
+
+defect(
+  6,
+  "a DNS server's family is that of its address, whatever the flags and the order",
+  async (lab) => {
+    const exit = exitOf(lab, 1);
+    const [owner, user] = await Promise.all([lab.process(2001), lab.process(2001)]);
+    await startServers(lab.router, 'lan', ['192.0.2.1', '2001:db8:1::1']);
+    const questions = ['192.0.2.1', '2001:db8:1::1'].map((address) => ({ transport: 'dns-udp' as const, address }));
+    for (const dnsAddresses of [
+      [exit.ipv6, exit.ipv4],
+      [exit.ipv4, exit.ipv6],
+    ]) {
+      await connect(owner, exit, vpnConfig(exit.vnic, { dnsAddresses, isIPv4Accepted: true, isIPv6Accepted: true }));
+      assert.deepEqual(await user.call('ask', ...questions), ['exit1', 'exit1']);
+      await owner.call('destroy');
+    }
+  },
+  [1],
+);
 
 defect(7, 'applications that cannot be resolved are an error, not a VPN for nobody', async (lab) => {
   const before = await canonicalState(lab.app);
@@ -219,20 +238,25 @@ defect(9, 'a setUp that fails on the way leaves nothing, and what stood in its w
   await settledState(lab.app, clean);
 });
 
-defect(10, 'the mark is one bit of a field of our own: foreign bits are kept, and mean nothing', async (lab) => {
-  const exit = exitOf(lab, 1);
-  const root = await lab.process(0);
-  await connect(root, exit, vpnConfig(exit.vnic));
-  for (const mark of [0x00ffffff, 0x00020000, 1]) {
-    const fd = await root.call('open', 1, 'udp');
-    await root.call('setMark', fd, mark);
-    const question = { transport: 'udp' as const, address: ADDRESSES.internet.ipv4, unconnected: true };
-    assert.equal(await root.call('askOn', fd, question), `exit1 ${exit.client.ipv4}`, 'not protected');
-    await root.call('protect', fd);
-    assert.equal((await root.call('state', fd)).mark, (0x80000000 + mark).toString(16));
-    assert.equal(await root.call('askOn', fd, question), `server ${ADDRESSES.app.ipv4}`);
-  }
-}, [1]);
+defect(
+  10,
+  'the mark is one bit of a field of our own: foreign bits are kept, and mean nothing',
+  async (lab) => {
+    const exit = exitOf(lab, 1);
+    const root = await lab.process(0);
+    await connect(root, exit, vpnConfig(exit.vnic));
+    for (const mark of [0x00ffffff, 0x00020000, 1]) {
+      const fd = await root.call('open', 1, 'udp');
+      await root.call('setMark', fd, mark);
+      const question = { transport: 'udp' as const, address: ADDRESSES.internet.ipv4, unconnected: true };
+      assert.equal(await root.call('askOn', fd, question), `exit1 ${exit.client.ipv4}`, 'not protected');
+      await root.call('protect', fd);
+      assert.equal((await root.call('state', fd)).mark, (0x80000000 + mark).toString(16));
+      assert.equal(await root.call('askOn', fd, question), `server ${ADDRESSES.app.ipv4}`);
+    }
+  },
+  [1],
+);
 
 /** Whether a process in the namespace of the given one has a TUN open. */
 function holdsTun(pid: number, inNamespaceOf: number): boolean {

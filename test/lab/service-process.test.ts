@@ -19,7 +19,11 @@ import { eventually, exitOf, settledState, type VpnLab, vpnLab } from './lib/vpn
 import { startVpnd } from './lib/vpnd.js';
 
 const PHYSICAL = pathOf('server', ADDRESSES.app);
-const CALLERS = [0, 2001, 2002].map((uid) => ({ match: { uid }, system: true, permissions: ['ohos.permission.MANAGE_VPN'] }));
+const CALLERS = [0, 2001, 2002].map((uid) => ({
+  match: { uid },
+  system: true,
+  permissions: ['ohos.permission.MANAGE_VPN'],
+}));
 const ask = (app: VpnApp) => app.call('ask', ...EVERYWHERE);
 
 test('killed with SIGKILL: VPNs stand and stay closed; a new service sweeps all of it and nothing of others', {
@@ -37,7 +41,19 @@ test('killed with SIGKILL: VPNs stand and stay closed; a new service sweeps all 
     'rule add pref 9000 fwmark 0x80000000/0x80000000 lookup 77 protocol kernel',
     'rule add pref 31000 from 192.0.2.78 lookup main protocol kernel',
   );
-  await lab.app.run('ip', ['-6', 'rule', 'add', 'pref', '13100', 'from', '2001:db8:77::/48', 'lookup', 'main', 'protocol', 'static']);
+  await lab.app.run('ip', [
+    '-6',
+    'rule',
+    'add',
+    'pref',
+    '13100',
+    'from',
+    '2001:db8:77::/48',
+    'lookup',
+    'main',
+    'protocol',
+    'static',
+  ]);
   await lab.app.run('nft', ['add table inet neighbour { chain c { type filter hook output priority 0; }; }']);
   const before = await canonicalState(lab.app);
 
@@ -114,7 +130,10 @@ test('SIGHUP: a policy that disables VPNs ends the live ones; a bad one changes 
   writeFileSync(lab.vpnd.policyFile, bad);
   process.kill(lab.vpnd.pid, 'SIGHUP');
   await reloaded(1);
-  const errors = lab.vpnd.log().split('\n').filter((line) => / error /.test(line));
+  const errors = lab.vpnd
+    .log()
+    .split('\n')
+    .filter((line) => / error /.test(line));
   assert.equal(errors.length, 1, errors.join('\n'));
   assert.match(errors[0] ?? '', /policy\.json:3/);
   assert.deepEqual(diffState(up, await canonicalState(lab.app)), []);
@@ -187,11 +206,19 @@ test('a socket path in use by a live service: exit 73, its VPNs untouched; a sta
 
 /** Another vpnd that is not expected to last. */
 function second(lab: VpnLab, args: readonly string[]) {
-  const defaults = ['--socket', join(lab.lab.directory, 'second.sock'), '--state-dir', join(lab.lab.directory, 'second')];
+  const defaults = [
+    '--socket',
+    join(lab.lab.directory, 'second.sock'),
+    '--state-dir',
+    join(lab.lab.directory, 'second'),
+  ];
   return lab.app.node('dist/src/service/vpnd.js', [...defaults, ...args], { check: false });
 }
 
 /** Lines of the log with this event. */
 function logged(lab: VpnLab, event: string): string[] {
-  return lab.vpnd.log().split('\n').filter((line) => new RegExp(` ${event}`).test(line));
+  return lab.vpnd
+    .log()
+    .split('\n')
+    .filter((line) => new RegExp(` ${event}`).test(line));
 }

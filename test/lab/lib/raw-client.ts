@@ -38,6 +38,7 @@ export class RawClient {
   readonly events: Event[] = [];
   /** When the service has closed the connection, and all it said before has been read. */
   readonly ended: Promise<void>;
+  readonly #identity: Identity | undefined;
   readonly #fd: number;
   readonly #socket: Socket;
   readonly #waiting: (() => void)[] = [];
@@ -48,6 +49,7 @@ export class RawClient {
 
   /** Without an identity as root. `isDeaf`: reads nothing that is sent to it. */
   constructor(path: string, identity?: Identity, options: { isDeaf?: boolean } = {}) {
+    this.#identity = identity;
     this.#fd = unixSocket();
     const address = unixAddress(path);
     const status = actAs(identity, () => libc.connect(this.#fd, address, address.length));
@@ -105,9 +107,14 @@ export class RawClient {
     return this.call('hello', { protocol: 1 });
   }
 
+  /** A socketpair that this client made; the service takes no other's. The caller closes both ends. */
+  mailbox(): [number, number] {
+    return actAs(this.#identity, unixPair);
+  }
+
   /** The answer, and the TUN's descriptor when there is one. */
   async setUp(config: object): Promise<{ answer: Answer; fd: number | undefined }> {
-    const [mine, theirs] = unixPair();
+    const [mine, theirs] = this.mailbox();
     try {
       const answer = await this.call('setUp', { config }, [theirs]);
       const received = receiveWithFds(mine);

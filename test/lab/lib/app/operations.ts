@@ -1,8 +1,8 @@
 /** What app.ts does when it is told to, in the process and under the uid that the test wants it to have. */
 import { closeSync, constants, openSync, read } from 'node:fs';
 import { createConnection } from 'node:net';
-import { errnoName } from '../../../../src/kernel/errno.js';
 import type { Method } from '../../../../src/ipc/methods.js';
+import { errnoName } from '../../../../src/kernel/errno.js';
 import { errno, libc } from '../../../../src/kernel/ffi.js';
 import { setSocketMark } from '../../../../src/kernel/socket-options.js';
 import type { KernelError } from '../../../../src/model/errors.js';
