@@ -1,6 +1,7 @@
 /** The VPNs that are measured. */
 import { LAST_UID, slotNumbers } from '../../src/host/numbers.js';
 import { type Plan, planVpn, selectionsNeeded } from '../../src/host/plan.js';
+import { bucketsOf, Sections } from '../../src/host/sections.js';
 import { parseVpnConfig } from '../../src/model/vpn-config.js';
 import { checkVpnConfig } from '../../src/model/vpn-config-check.js';
 import type { RouteInfo, VpnConfig } from '../../src/model/vpn-types.js';
@@ -37,5 +38,6 @@ export function planOf(config: VpnConfig): Plan {
   const spec = checkVpnConfig(parseVpnConfig(config), slotNumbers(0).link);
   const needed = selectionsNeeded({ spec, trusted: [], blocked: [] });
   const selections = Object.fromEntries(needed.map((purpose, index) => [purpose, index + 1]));
-  return planVpn({ slot: 0, owner: OWNER, spec, trusted: [], blocked: [], selections, lastUid: LAST_UID });
+  const sections = new Sections().acquire(bucketsOf(OWNER, spec, LAST_UID));
+  return planVpn({ slot: 0, owner: OWNER, spec, trusted: [], blocked: [], selections, sections, lastUid: LAST_UID });
 }

@@ -24,7 +24,7 @@ export function writeState(directory: string, plan: Plan): void {
   const write = (name: string, lines: readonly string[]) =>
     writeFileSync(join(directory, name), `${lines.join('\n')}\n`);
   const { name, ipv6, mtu, routeLocalnet } = plan.link;
-  const rules = [...planBase(LAST_UID), ...plan.rules];
+  const rules = [...planBase(LAST_UID), ...plan.sectionRules, ...plan.rules];
   const routes = plan.routes.filter(({ kind }) => kind === 'route');
 
   // `ip rule` takes its family from an option only; everything else tells it by its address.

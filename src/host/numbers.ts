@@ -36,14 +36,16 @@ export const SLOTS = 1500;
 
 /**
  * Rule priorities. Traffic walks downwards; the gotos let it pass over what cannot concern it, so that a process that no
- * VPN covers meets one rule a VPN and family:
+ * VPN covers meets at most one rule a VPN and family, and one for 32 neighbouring uids with VPNs (sections.ts):
  *
  *   10000  unmarked: goto 11000           11000  from this host: goto 12000     12000  not uid 0: goto 13000
  *   10010  protected: main, default       11100  from a vNIC                    12010  no source address: goto 12999
  *   10100  selected by mark                                                     12100  from root's vNIC's address
- *                                                                               12200  from a user's vNIC's address
+ *                                                                               12200  from a network of users' vNICs
+ *                                                                               12300  sections: from which address
  *                                                                               12999  uid 0: goto 14000
- *   13100  one rule a user with a VPN     14100  root's VPN                     14999  goto 30000
+ *   13100  one of 32 uids                 14100  root's VPN                     14999  goto 30000
+ *   13200  sections: which uid
  *   15000  ladders, ten a slot, entered only by goto                            30000  nop: others' rules, main, default
  */
 export const PRIORITY = {
@@ -59,9 +61,13 @@ export const PRIORITY = {
   fromNowhere: 12010,
   fromRootAddress: 12100,
   fromUserAddress: 12200,
+  pastAddresses: 12299,
+  addressSections: 12300,
   rootOnly: 12999,
   users: 13000,
   user: 13100,
+  pastUsers: 13199,
+  userSections: 13200,
   rootVpn: 14000,
   rootBlocked: 14100,
   rootCovered: 14110,
@@ -69,6 +75,10 @@ export const PRIORITY = {
   ladders: 15000,
   end: 30000,
 } as const;
+
+/** Two priorities each, up to `rootOnly` and `rootVpn`. When all are taken, rules go without a section. */
+export const ADDRESS_SECTIONS = 349;
+export const USER_SECTIONS = 400;
 
 /** Within a slot's ladder. +2 is kept for LAN access and +9 for lockdown. */
 export const STEP = { explicit: 1, everything: 3, excluded: 5, closed: 6, elsewhere: 8 } as const;

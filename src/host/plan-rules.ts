@@ -9,6 +9,7 @@ import { LAST_UID, PRIORITY, SELECTION_FIELD, type SlotNumbers, STEP, selectionM
 import type { Operation } from './operation.js';
 import type { PlanInput } from './plan.js';
 import type { RouteShape } from './plan-routes.js';
+import { addressBucket, type Bucket, uidBucket } from './sections.js';
 
 export function planRules(family: Family, input: PlanInput, numbers: SlotNumbers, shape: RouteShape): Operation[] {
   return [
@@ -47,7 +48,7 @@ function kernelAnswers(family: Family, input: PlanInput, numbers: SlotNumbers, s
       kind: 'rule',
       family,
       // Addresses may be the same: what root sends from its own must not meet a user's rule first.
-      priority: input.owner === 0 ? PRIORITY.fromRootAddress : PRIORITY.fromUserAddress,
+      priority: input.owner === 0 ? PRIORITY.fromRootAddress : sectionOf(input, addressBucket(family, address)),
       action: 'lookup',
       table: numbers.defaultTable,
       iif: 'lo',
@@ -80,7 +81,7 @@ function userSelectors(family: Family, input: PlanInput, numbers: SlotNumbers): 
   rules.push({
     kind: 'rule',
     family,
-    priority: PRIORITY.user,
+    priority: sectionOf(input, uidBucket(owner, input.lastUid)),
     action: 'goto',
     // A user with a VPN of its own is never root's to cover.
     target: onlySome ? PRIORITY.end : numbers.ladder,
@@ -88,6 +89,10 @@ function userSelectors(family: Family, input: PlanInput, numbers: SlotNumbers): 
     uidRange: mine,
   });
   return rules;
+}
+
+function sectionOf({ sections }: PlanInput, { key, kind }: Bucket): number {
+  return sections.priorities.get(key) ?? (kind === 'uid' ? PRIORITY.user : PRIORITY.fromUserAddress);
 }
 
 function selected(

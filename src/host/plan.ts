@@ -12,6 +12,7 @@ import type { Operation } from './operation.js';
 import { type DnsPlan, planDns } from './plan-dns.js';
 import { planRoutes } from './plan-routes.js';
 import { planRules } from './plan-rules.js';
+import type { PlanSections } from './sections.js';
 
 /** Everything a plan depends on. */
 export interface PlanInput {
@@ -23,6 +24,8 @@ export interface PlanInput {
   blocked: readonly AppSelector[];
   /** The largest uid of this user namespace: the kernel refuses a rule for a uid that does not exist in it. */
   lastUid: number;
+  /** Where rules that are told by uid or vNIC address go. */
+  sections: PlanSections;
   /** Selections of the mark field, 1..127, where the plan needs them (see `selectionsNeeded`). */
   selections: { covered?: number; blocked?: number };
 }
@@ -42,10 +45,14 @@ export interface Plan {
   /** On the vNIC, before and after it is up. */
   addresses: Operation[];
   routes: Operation[];
+  /** Rules of sections that this VPN is the first in; they stay for those that come later. */
+  sectionRules: readonly Operation[];
   rules: Operation[];
   /** nft commands; undefined when the VPN brings no servers. */
   dns: DnsPlan | undefined;
   cgroupMarks: CgroupMark[];
+  /** Buckets whose sections it uses. */
+  buckets: string[];
   selections: { covered?: number; blocked?: number };
 }
 
@@ -78,9 +85,11 @@ export function planVpn(input: PlanInput): Plan {
     link: { name: numbers.link, mtu: spec.mtu, routeLocalnet: hasDns(spec), ipv6: spec.accepted[2] },
     addresses,
     routes,
+    sectionRules: input.sections.fresh,
     rules,
     dns: hasDns(spec) ? planDns(input, numbers) : undefined,
     cgroupMarks: cgroupMarks(input),
+    buckets: [...input.sections.priorities.keys()],
     selections,
   };
 }
@@ -116,7 +125,10 @@ function baseRules(family: Family, lastUid: number): Operation[] {
     { ...rule, priority: PRIORITY.rootVpn, action: 'nop' },
     { ...rule, priority: PRIORITY.users, action: 'nop' },
     { ...rule, priority: PRIORITY.uncovered, action: 'goto', target: PRIORITY.end },
+    // Sections are entered only by their guards.
+    { ...rule, priority: PRIORITY.pastUsers, action: 'goto', target: PRIORITY.rootVpn },
     { ...rule, priority: PRIORITY.rootOnly, action: 'goto', target: PRIORITY.rootVpn },
+    { ...rule, priority: PRIORITY.pastAddresses, action: 'goto', target: PRIORITY.rootOnly },
     ...(family === IPV4 ? [fromNowhere] : []),
     {
       ...rule,

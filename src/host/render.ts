@@ -25,9 +25,9 @@ export function renderOperation(operation: Operation): string {
       return words.join(' ');
     }
     case 'rule': {
-      const { priority, action, table, target, fwmark, uidRange, iif, from } = operation;
+      const { priority, action, table, target, fwmark, uidRange, iif, from, fromPrefixLength } = operation;
       const words = [`rule add pref ${priority}`];
-      if (from !== undefined) words.push(`from ${from}`);
+      if (from !== undefined) words.push(`from ${from}${fromPrefixLength === undefined ? '' : `/${fromPrefixLength}`}`);
       if (iif !== undefined) words.push(`iif ${iif}`);
       if (fwmark !== undefined) words.push(`fwmark ${hex(fwmark.value)}/${hex(fwmark.mask)}`);
       if (uidRange !== undefined) words.push(`uidrange ${uidRange.first}-${uidRange.last}`);
@@ -60,6 +60,7 @@ export function renderPlan(plan: Plan): string {
     ...plan.cgroupMarks.map(
       ({ cgroup, mark, uid }) => `bpf mark sockets of ${cgroup}${uid === undefined ? '' : ` uid ${uid}`} ${hex(mark)}`,
     ),
+    ...plan.sectionRules.map(withFamily),
     ...plan.rules.map(withFamily),
   ];
   return `${lines.join('\n')}\n`;

@@ -23,6 +23,7 @@ import { LinkDeleter } from './link-deleter.js';
 import { LAST_UID, LINK_GROUP, programName, programPrefix, SELECTION_FIELD } from './numbers.js';
 import { additions, type Operation, removals } from './operation.js';
 import { type Plan, type PlanInput, planBase, planVpn, selectionsNeeded } from './plan.js';
+import { bucketsOf, Sections } from './sections.js';
 import { Selections } from './selections.js';
 import { type Swept, sweep } from './sweep.js';
 import { UndoStack } from './undo.js';
@@ -33,7 +34,7 @@ export interface RaisedVpn {
   tun: Tun;
 }
 
-export type VpnRequest = Omit<PlanInput, 'selections' | 'lastUid'>;
+export type VpnRequest = Omit<PlanInput, 'selections' | 'sections' | 'lastUid'>;
 
 /** Already gone is as good as removed. */
 const GONE = new Set(['ENOENT', 'ESRCH', 'ENODEV', 'EADDRNOTAVAIL']);
@@ -45,6 +46,7 @@ export class VpnHost {
   readonly #dns = new DnsState(() => this.#nftables());
   readonly #raised = new Map<number, Plan>();
   readonly #selections = new Selections();
+  readonly #sections = new Sections();
   readonly #lastUid = lastMappedUid();
   readonly #base = planBase(this.#lastUid);
   readonly #netnsInode: bigint;
@@ -71,7 +73,10 @@ export class VpnHost {
     return this.#lane.run(async () => {
       const undo = new UndoStack();
       try {
-        const plan = planVpn({ ...request, lastUid: this.#lastUid, selections: this.#takeSelections(request, undo) });
+        const selections = this.#takeSelections(request, undo);
+        const sections = this.#sections.acquire(bucketsOf(request.owner, request.spec, this.#lastUid));
+        undo.push(() => void this.#sections.release(sections.priorities.keys()));
+        const plan = planVpn({ ...request, lastUid: this.#lastUid, selections, sections });
         const tun = await this.#apply(plan, request.spec.isBlocking, undo);
         this.#raised.set(plan.slot, plan);
         return { plan, tun };
@@ -118,8 +123,9 @@ export class VpnHost {
 
     // Everything in one send, unless something has to stand before the rules lead traffic here.
     const isPlain = plan.dns === undefined && plan.cgroupMarks.length === 0;
-    undo.push(() => this.#remove([...base, ...plan.routes, ...plan.rules]));
-    await this.#batch(build(tun, plan, isPlain ? [...base, ...plan.rules] : base));
+    const shared = [...base, ...plan.sectionRules];
+    undo.push(() => this.#remove([...shared, ...plan.routes, ...plan.rules]));
+    await this.#batch(build(tun, plan, isPlain ? [...shared, ...plan.rules] : shared));
     undo.push(() => this.#dns.remove(plan));
     this.#dns.add(plan, [...this.#raised.values()]);
     undo.push(() => this.#detach(plan));
@@ -135,7 +141,8 @@ export class VpnHost {
     if (this.#raised.size === 0) undo.push(() => this.#remove(this.#base));
     undo.push(() => this.#detach(plan));
     undo.push(() => this.#dns.remove(plan));
-    undo.push(() => this.#remove([...plan.routes, ...plan.rules]));
+    const unused = this.#sections.release(plan.buckets);
+    undo.push(() => this.#remove([...unused, ...plan.routes, ...plan.rules]));
     const [error] = await undo.unwind();
     if (error) throw error;
   }

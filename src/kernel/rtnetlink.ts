@@ -258,8 +258,9 @@ export interface RuleSettings {
   fwmark?: { value: number; mask: number };
   uidRange?: { first: number; last: number };
   iif?: string;
-  /** Source address, whole. */
+  /** Source address, whole or, with a prefix length, that many bits of it. */
   from?: string;
+  fromPrefixLength?: number;
 }
 
 export function addRule(rule: RuleSettings): NetlinkRequest {
@@ -281,7 +282,7 @@ function ruleRequest(call: string, type: number, extra: number, rule: RuleSettin
     describe: () => `rule ${rule.priority} ${rule.action} ${rule.table ?? rule.target ?? ''}`.trimEnd(),
     write(writer, flags, sequence) {
       ruleHeader[0] = addressFamily(rule.family);
-      ruleHeader[2] = rule.from === undefined ? 0 : addressBits(rule.family);
+      ruleHeader[2] = rule.from === undefined ? 0 : (rule.fromPrefixLength ?? addressBits(rule.family));
       ruleHeader[7] = RULE_ACTIONS[rule.action];
       writer.begin(type, flags | extra, sequence, ruleHeader);
       if (rule.from !== undefined) writer.attributeAddress(FRA_SRC, rule.from);

@@ -38,3 +38,19 @@ export function isSystemApplication(): boolean | undefined {
     return undefined;
   }
 }
+
+const listening = new WeakSet<ServiceConnection>();
+
+/**
+ * A VPN that is up keeps the process alive, until it ends: by this process's destroy, or by another one's of the same user,
+ * which the service tells.
+ */
+export function holdWhileUp(service: ServiceConnection, link: string): void {
+  service.hold(true);
+  service.onEvent = (event) => {
+    if (event.type === 'down' && event.link === link) service.hold(false);
+  };
+  if (listening.has(service)) return;
+  listening.add(service);
+  service.call('subscribe', {}).catch(() => undefined);
+}

@@ -10,7 +10,7 @@ import { parseVpnConfig } from '../model/vpn-config.js';
 import type { VpnConfig } from '../model/vpn-types.js';
 import { checkArguments } from './arguments.js';
 import type { AsyncCallback } from './callbacks.js';
-import { serviceConnection } from './client.js';
+import { holdWhileUp, serviceConnection } from './client.js';
 import { settle } from './settle.js';
 
 const F_DUPFD_CLOEXEC = 1030;
@@ -75,12 +75,12 @@ async function setUp(config: VpnConfig): Promise<number> {
   // The descriptor comes back through this pair, so only over the connection that carries its other end.
   const [mine, theirs] = unixPair();
   try {
-    await service.call('setUp', { config }, [theirs], () => void libc.close(theirs));
+    const { link } = await service.call('setUp', { config }, [theirs], () => void libc.close(theirs));
     const received = receiveWithFds(mine);
     const [fd, ...surplus] = typeof received === 'string' ? [] : received.fds;
     for (const other of surplus) libc.close(other);
     if (fd === undefined) throw new BusinessError(2200003, undefined, 'the service sent no descriptor');
-    service.hold(true);
+    holdWhileUp(service, link);
     return fd;
   } catch (error) {
     // Not answered in time does not mean not done: the end of the connection takes back whatever was done.

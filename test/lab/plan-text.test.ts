@@ -37,7 +37,7 @@ else tests();
 /** Raises a plan, and lowers it when something comes on standard input. */
 async function raise(sample: SamplePlan): Promise<void> {
   const host = new VpnHost();
-  const { selections: _, lastUid: __, ...request } = inputOf(sample);
+  const { selections: _, sections: __, lastUid: ___, ...request } = inputOf(sample);
   const vpn = await host.raise(request);
   console.log('raised');
   process.stdin.once('data', async () => {

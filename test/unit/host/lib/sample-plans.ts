@@ -2,6 +2,7 @@
 import type { AppSelector } from '../../../../src/host/applications.js';
 import { LAST_UID, slotNumbers } from '../../../../src/host/numbers.js';
 import { type Plan, type PlanInput, planVpn, selectionsNeeded } from '../../../../src/host/plan.js';
+import { bucketsOf, Sections } from '../../../../src/host/sections.js';
 import { Selections } from '../../../../src/host/selections.js';
 import { parseVpnConfig } from '../../../../src/model/vpn-config.js';
 import { checkVpnConfig } from '../../../../src/model/vpn-config-check.js';
@@ -102,7 +103,8 @@ export function inputOf({ slot, owner, config, trusted = [], blocked = [] }: Sam
   const needed = selectionsNeeded({ spec, trusted, blocked });
   const free = new Selections();
   const selections = Object.fromEntries(needed.map((purpose) => [purpose, free.take(owner)]));
-  return { slot, owner, spec, trusted, blocked, selections, lastUid: LAST_UID };
+  const sections = new Sections().acquire(bucketsOf(owner, spec, LAST_UID));
+  return { slot, owner, spec, trusted, blocked, selections, sections, lastUid: LAST_UID };
 }
 
 export function planOf(sample: SamplePlan): Plan {
