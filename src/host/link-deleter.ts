@@ -28,6 +28,10 @@ export class LinkDeleter {
     });
   }
 
+  get isRunning(): boolean {
+    return this.#running;
+  }
+
   close(): void {
     this.#socket.close();
   }

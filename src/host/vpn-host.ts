@@ -40,8 +40,8 @@ export type VpnRequest = Omit<PlanInput, 'selections' | 'sections' | 'lastUid'>;
 const GONE = new Set(['ENOENT', 'ESRCH', 'ENODEV', 'EADDRNOTAVAIL']);
 
 export class VpnHost {
-  readonly #netlink = new NetlinkSocket();
   readonly #links = new LinkDeleter();
+  readonly #netlink = new NetlinkSocket(() => !this.#links.isRunning);
   readonly #lane = new Lane();
   readonly #dns = new DnsState(() => this.#nftables());
   readonly #raised = new Map<number, Plan>();

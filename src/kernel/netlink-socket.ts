@@ -32,6 +32,8 @@ const EAGAIN = 11;
 
 /** Requests in one send. The kernel holds the RTNL lock for each message alone, so this bounds memory, not latency. */
 const BATCH = 500;
+/** Some 100 small requests, 0.3 ms in the kernel: the thread pool and back would cost half as much again. */
+const SHORT_SEND_BYTES = 8 * 1024;
 const RECEIVE_BYTES = 64 * 1024;
 /** Room for an error answer to every request of a batch. */
 const RECEIVE_QUEUE_BYTES = 4 * 1024 * 1024;
@@ -57,12 +59,15 @@ interface Send {
 }
 
 export class NetlinkSocket {
+  readonly #isQuick: () => boolean;
   readonly #fd: number;
   readonly #receive = Buffer.alloc(RECEIVE_BYTES);
   #sequence = 1;
   #tail: Promise<unknown> = Promise.resolve();
 
-  constructor() {
+  /** `isQuick`: whether a short send may be made on this thread, because nothing is known to hold the RTNL lock for long. */
+  constructor(isQuick: () => boolean = () => false) {
+    this.#isQuick = isQuick;
     this.#fd = checked(libc.socket(AF_NETLINK, SOCK_RAW_CLOEXEC, NETLINK_ROUTE), 'socket', 'NETLINK_ROUTE');
     const one = Buffer.from([1, 0, 0, 0]);
     for (const option of [NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK]) {
@@ -159,7 +164,8 @@ export class NetlinkSocket {
   }
 
   async #send(bytes: Buffer, object: string): Promise<void> {
-    const sent = await libcAsync.send(this.#fd, bytes, bytes.length, 0);
+    const atOnce = bytes.length <= SHORT_SEND_BYTES && this.#isQuick();
+    const sent = await (atOnce ? libc : libcAsync).send(this.#fd, bytes, bytes.length, 0);
     if (sent !== bytes.length) throw lastError('send', `NETLINK_ROUTE ${object}`);
   }
 

@@ -122,8 +122,11 @@ async function setUp(
   }
   if (!session.vpn) session.onClose(() => endWith(context, session));
   session.vpn = vpn;
-  log('info', 'vpn-up', { uid, pid, program: session.program, link: name });
-  context.events.emit({ type: 'up', uid, pid, link: name });
+  // The caller first: it waits, and who listens does not.
+  setImmediate(() => {
+    log('info', 'vpn-up', { uid, pid, program: session.program, link: name });
+    context.events.emit({ type: 'up', uid, pid, link: name });
+  });
   return { link: name };
 }
 
