@@ -67,6 +67,23 @@ test('a process with a VPN ends in every way, and its VPN with it', { timeout: 3
     await stateBecomes(app, before);
   });
 
+  await t.test('a process ends when another one of the same user has destroyed its VPN', async () => {
+    const script = (calls: string) => `
+      import { vpn } from '/run/repo/dist/src/vpn/index.js';
+      const connection = vpn.createVpnConnection({});
+      ${calls}
+      console.log('ready');`;
+    const run = (calls: string) =>
+      app.spawnNode('--input-type=module', ['-e', script(calls)], { uid: 2001, env: { VPND_SOCKET: vpnd.socket } });
+    const config = `{ addresses: [{ address: { address: '10.0.0.5' }, prefixLength: 24 }] }`;
+    const child = run(`await connection.setUp(${config});`);
+    await child.waitFor(/^ready$/m);
+    const other = run('await connection.destroy();');
+    assert.equal((await endOf(other)).status, 0);
+    assert.equal((await endOf(child)).status, 0);
+    await stateBecomes(app, before);
+  });
+
   for (const [state, ending] of [
     ['call', 'exit'],
     ['call', 'throw'],
