@@ -44,7 +44,7 @@ export class Service {
   #policy: Policy;
   #closing: Promise<void> | undefined;
 
-  /** Sweeps, then listens. Throws PolicyError, InUseError or KernelError; nothing is left behind then. */
+  /** Listens, sweeps, then serves. Throws PolicyError, InUseError or KernelError; nothing is left behind then. */
   static async start(settings: ServiceSettings): Promise<Service> {
     const policy = loadPolicy(settings.policyFile, names);
     const lockFd = lockNamespace(settings.stateDir);
