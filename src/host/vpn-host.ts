@@ -124,13 +124,17 @@ export class VpnHost {
     // Everything in one send, unless something has to stand before the rules lead traffic here.
     const isPlain = plan.dns === undefined && plan.cgroupMarks.length === 0;
     const shared = [...base, ...plan.sectionRules];
-    undo.push(() => this.#remove([...shared, ...plan.routes, ...plan.rules]));
-    await this.#batch(build(tun, plan, isPlain ? [...shared, ...plan.rules] : shared));
+    const link = [
+      configureLink({ ...plan.link, ifindex: tun.ifindex, group: LINK_GROUP }),
+      ...additions(plan.addresses, tun.ifindex),
+      setLinkUp(tun),
+    ];
+    await this.#add(link, [...plan.routes, ...shared, ...(isPlain ? plan.rules : [])], tun.ifindex, undo);
     undo.push(() => this.#dns.remove(plan));
     this.#dns.add(plan, [...this.#raised.values()]);
     undo.push(() => this.#detach(plan));
     this.#attach(plan);
-    if (!isPlain) await this.#batch(additions(plan.rules, tun.ifindex));
+    if (!isPlain) await this.#add([], plan.rules, tun.ifindex, undo);
     return tun;
   }
 
@@ -190,10 +194,21 @@ export class VpnHost {
     }
   }
 
-  /** Fails on the first request that failed; those behind it were tried as well, and undoing knows all of them. */
-  async #batch(requests: Iterable<NetlinkRequest>): Promise<void> {
-    const [failure] = await this.#netlink.batch(requests);
-    if (failure) throw failure.error;
+  /**
+   * Makes the vNIC ready (`link`), then adds the operations, all in one go. Fails on the first that failed; those behind it
+   * were tried as well. What failed is not undone: an object that was there already is somebody else's.
+   */
+  async #add(
+    link: readonly NetlinkRequest[],
+    operations: readonly Operation[],
+    ifindex: number,
+    undo: UndoStack,
+  ): Promise<void> {
+    const failed = new Set<Operation | undefined>();
+    undo.push(() => this.#remove(operations.filter((operation) => !failed.has(operation))));
+    const failures = await this.#netlink.batch(chain(link, additions(operations, ifindex)));
+    for (const { index } of failures) failed.add(operations[index - link.length]);
+    if (failures[0]) throw failures[0].error;
   }
 
   async #remove(operations: readonly Operation[]): Promise<void> {
@@ -208,13 +223,10 @@ export class VpnHost {
   }
 }
 
-/** Made on demand: a plan may have 10,000 routes. */
-function* build(tun: Tun, plan: Plan, rules: readonly Operation[]): Generator<NetlinkRequest> {
-  yield configureLink({ ...plan.link, ifindex: tun.ifindex, group: LINK_GROUP });
-  yield* additions(plan.addresses, tun.ifindex);
-  yield setLinkUp(tun);
-  yield* additions(plan.routes, tun.ifindex);
-  yield* additions(rules, tun.ifindex);
+/** On demand: a plan may have 10,000 routes. */
+function* chain(first: Iterable<NetlinkRequest>, second: Iterable<NetlinkRequest>): Generator<NetlinkRequest> {
+  yield* first;
+  yield* second;
 }
 
 /** The largest uid of this process's user namespace; /proc/self/uid_map has lines of "first, first outside, count". */

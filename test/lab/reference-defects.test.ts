@@ -214,6 +214,11 @@ defect(9, 'a setUp that fails on the way leaves nothing, and what stood in its w
       () => lab.app.ip(`route delete unreachable ::/0 table ${table} metric 4294967294 protocol static`),
     ],
     [
+      'a rule of a stranger, the same as one of ours to the letter',
+      () => lab.app.ip('rule add pref 13199 goto 14000 protocol kernel'),
+      () => lab.app.ip('rule delete pref 13199 goto 14000 protocol kernel'),
+    ],
+    [
       "a stranger's nft table of that name",
       () => lab.app.run('nft', ['add table inet vpnd { map dns_user { type uid : mark; }; }']),
       () => lab.app.run('nft', ['delete table inet vpnd']),
