@@ -145,7 +145,8 @@ export class ServiceConnection {
   }
 
   #flush(): void {
-    for (let next = this.#outgoing[0]; next && !this.#closed; next = this.#outgoing[0]) {
+    // Not once it is destroyed: the number may be somebody else's then. `#ended` deals with what is left.
+    for (let next = this.#outgoing[0]; next && !this.#socket.destroyed; next = this.#outgoing[0]) {
       if (next.fds.length > 0) {
         if (this.#socket.writableLength > 0) return this.#flushBehindQueue();
         const sent = sendWithFds(this.#fd, next.line, next.fds);
