@@ -82,6 +82,9 @@ test('killed with SIGKILL: VPNs stand and stay closed; a new service sweeps all 
 
   const successor = await startVpnd(lab.app, { directory: dirname(lab.vpnd.socket) });
   await successor.process.waitFor(/ swept /);
+  for (const neighbour of ['ip -4 rule 12345', 'ip -6 rule 13100', 'ip -4 route in table 50000', 'link vpn-tun7']) {
+    await successor.process.waitFor(new RegExp(`warning collision what="${neighbour}\\b`));
+  }
   await settledState(lab.app, before);
   assert.deepEqual(await ask(user), PHYSICAL);
 
