@@ -34,9 +34,6 @@ export const libc = {
   getsockname: declare<(fd: number, address: Uint8Array, length: Uint8Array) => number>(
     'int getsockname(int, uint8_t *, uint8_t *)',
   ),
-  getpeername: declare<(fd: number, address: Uint8Array, length: Uint8Array) => number>(
-    'int getpeername(int, uint8_t *, uint8_t *)',
-  ),
   getsockopt: declare<(fd: number, level: number, name: number, value: Uint8Array, length: Uint8Array) => number>(
     'int getsockopt(int, int, int, uint8_t *, uint8_t *)',
   ),
@@ -52,9 +49,6 @@ export const libc = {
   recv: declare<(fd: number, data: Uint8Array, length: number, flags: number) => number>(
     'intptr_t recv(int, uint8_t *, size_t, int)',
   ),
-  recvfrom: declare<
-    (fd: number, data: Uint8Array, length: number, flags: number, address: Bytes, addressLength: Bytes) => number
-  >('intptr_t recvfrom(int, uint8_t *, size_t, int, uint8_t *, uint8_t *)'),
   sendmsg: declare<(fd: number, header: Uint8Array, flags: number) => number>('intptr_t sendmsg(int, uint8_t *, int)'),
   recvmsg: declare<(fd: number, header: Uint8Array, flags: number) => number>('intptr_t recvmsg(int, uint8_t *, int)'),
   ioctl: declare<(fd: number, request: number, argument: Bytes) => number>('int ioctl(int, unsigned long, uint8_t *)'),

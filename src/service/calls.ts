@@ -1,7 +1,7 @@
 /**
  * The road of each call, behind the socket and in front of the host: who may (202, 201, 2203001), what is asked (401, 2200001),
- * whether there is one already (2203002), then the work. A call that is refused has changed nothing. Every descriptor that
- * came with a call is closed here, whatever happens.
+ * whether there is one already (2203002), then the work. A call that is refused has changed nothing. Descriptors that came
+ * with a call are borrowed: server.ts closes them when it is answered.
  */
 import { resolveApplications } from '../host/applications.js';
 import { findHostAddress } from '../host/host-addresses.js';
@@ -10,7 +10,7 @@ import { protectSocket } from '../host/protect.js';
 import type { Method, Methods, ServiceStatus, VpnStatus } from '../ipc/methods.js';
 import { PROTOCOL_VERSION } from '../ipc/methods.js';
 import { isCgroupPath, resolveCgroup } from '../kernel/cgroup.js';
-import { libc, nss } from '../kernel/ffi.js';
+import { libc } from '../kernel/ffi.js';
 import { peerCredentials } from '../kernel/peer.js';
 import { AF_UNIX, SOCK_STREAM, socketDomain, socketType } from '../kernel/socket-options.js';
 import { sendWithFds } from '../kernel/unix-socket.js';
@@ -19,6 +19,7 @@ import { parseVpnConfig } from '../model/vpn-config.js';
 import { checkVpnConfig } from '../model/vpn-config-check.js';
 import { judge, refusal } from './authorize.js';
 import type { ServiceContext } from './context.js';
+import { names } from './names.js';
 import type { LiveVpn } from './registry.js';
 import type { Session } from './session.js';
 import { VERSION } from './version.js';
@@ -91,7 +92,7 @@ async function setUp(
   try {
     const spec = checkVpnConfig(config, slotNumbers(slot).link);
     if (uid !== 0) refuseHostAddress(spec.addresses.map(({ address }) => address));
-    const lookup = { applications: policy().applications, userByName, cgroupExists };
+    const lookup = { applications: policy().applications, userByName: names.userByName, cgroupExists };
     const trusted = resolveApplications(spec.trustedApplications, 'trustedApplications', lookup, uid);
     const blocked = resolveApplications(spec.blockedApplications, 'blockedApplications', lookup, uid);
     const existing = registry.get(uid);
@@ -159,11 +160,6 @@ function endWith({ registry, log }: ServiceContext, { vpn }: Session): void {
     .inOrder(vpn.owner, () => registry.lower(vpn.owner, 'process ended', vpn))
     .catch((error: Error) => log('error', 'vpn-down-failed', { uid: vpn.owner, error: error.message }));
 }
-
-const userByName = (name: string): { uid: number } | undefined => {
-  const entry = nss.userByName(name);
-  return entry && { uid: entry.pw_uid };
-};
 
 function cgroupExists(path: string): boolean {
   try {

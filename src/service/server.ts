@@ -27,7 +27,7 @@ const SESSIONS_PER_UID = 256;
 const CALLS_PER_SESSION = 256;
 
 export class Server {
-  readonly #context: Omit<ServiceContext, 'send'>;
+  readonly #context: ServiceContext;
   readonly #epoll: Epoll;
   readonly #sessions = new Map<number, Session>();
   readonly #pidfds = new Map<number, Session>();
@@ -35,7 +35,7 @@ export class Server {
   #refusing = false;
 
   constructor(listenFd: number, context: Omit<ServiceContext, 'send'>) {
-    this.#context = context;
+    this.#context = { ...context, send: (session, message) => this.#send(session, message) };
     this.#epoll = new Epoll(listenFd, (event) => this.#onEvent(event));
     this.#silence = setInterval(() => this.#closeSilent(), SILENCE_MS / 2);
     this.#silence.unref();
@@ -156,8 +156,7 @@ export class Server {
     };
     try {
       if (this.#refusing) throw new BusinessError(2200002, undefined, 'the service is ending');
-      const context = { ...this.#context, send: (to: Session, event: object) => this.#send(to, event) };
-      const result = HANDLERS[method](context, session, params as Record<string, unknown>, fds);
+      const result = HANDLERS[method](this.#context, session, params as Record<string, unknown>, fds);
       if (result instanceof Promise) {
         result.then(
           (value) => done({ result: value }),

@@ -4,11 +4,12 @@
  */
 import { VpnHost } from '../host/vpn-host.js';
 import type { DownReason } from '../ipc/methods.js';
-import { libc, nss } from '../kernel/ffi.js';
+import { libc } from '../kernel/ffi.js';
 import { Events } from './events.js';
 import { listenOn, lockNamespace, removeSocketFile, type SocketFile, socketFile } from './listen.js';
 import type { Log } from './log.js';
-import type { NameLookup, Policy } from './policy.js';
+import { names } from './names.js';
+import type { Policy } from './policy.js';
 import { loadPolicy } from './policy-file.js';
 import { type LiveVpn, Registry } from './registry.js';
 import { Server } from './server.js';
@@ -20,17 +21,6 @@ export interface ServiceSettings {
   policyFile: string | undefined;
   log: Log;
 }
-
-const names: NameLookup = {
-  userByName: (name) => {
-    const entry = nss.userByName(name);
-    return entry && { uid: entry.pw_uid };
-  },
-  groupByName: (name) => {
-    const entry = nss.groupByName(name);
-    return entry && { gid: entry.gr_gid };
-  },
-};
 
 export class Service {
   readonly #settings: ServiceSettings;
