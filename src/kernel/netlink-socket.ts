@@ -6,6 +6,7 @@
 import type { KernelError } from '../model/errors.js';
 import { checked, lastError } from './errno.js';
 import { errno, libc, libcAsync } from './ffi.js';
+import { Lane } from './lane.js';
 import {
   acknowledgementError,
   NetlinkWriter,
@@ -63,7 +64,7 @@ export class NetlinkSocket {
   readonly #fd: number;
   readonly #receive = Buffer.alloc(RECEIVE_BYTES);
   #sequence = 1;
-  #tail: Promise<unknown> = Promise.resolve();
+  readonly #lane = new Lane();
 
   /** `isQuick`: whether a short send may be made on this thread, because nothing is known to hold the RTNL lock for long. */
   constructor(isQuick: () => boolean = () => false) {
@@ -83,7 +84,7 @@ export class NetlinkSocket {
    * kernel works one send off, the next is made, so `requests` are best made on demand.
    */
   async batch(requests: Iterable<NetlinkRequest>): Promise<BatchFailure[]> {
-    return this.#exclusive(async () => {
+    return this.#lane.run(async () => {
       const failures: BatchFailure[] = [];
       const source = requests[Symbol.iterator]();
       let offset = 0;
@@ -100,15 +101,9 @@ export class NetlinkSocket {
     });
   }
 
-  /** One request that must succeed. */
-  async request(request: NetlinkRequest): Promise<void> {
-    const [failure] = await this.batch([request]);
-    if (failure) throw failure.error;
-  }
-
   /** All answers to a dump request. */
   async dump(type: number, header: Uint8Array, object: string): Promise<Buffer[]> {
-    return this.#exclusive(async () => {
+    return this.#lane.run(async () => {
       const sequence = this.#sequence++;
       const writer = new NetlinkWriter();
       writer.begin(type, NLM_F_REQUEST | NLM_F_DUMP, sequence, header);
@@ -177,11 +172,5 @@ export class NetlinkSocket {
       throw lastError(why, `NETLINK_ROUTE ${object}`);
     }
     return this.#receive.subarray(0, length);
-  }
-
-  #exclusive<T>(work: () => Promise<T>): Promise<T> {
-    const result = this.#tail.then(work);
-    this.#tail = result.catch(() => undefined);
-    return result;
   }
 }

@@ -6,7 +6,7 @@
 import { addressBits } from '../model/address.js';
 import { MIN_IPV6_MTU } from '../model/limits.js';
 import { type Family, IPV6 } from '../model/vpn-types.js';
-import { type NetlinkWriter, NLM_F_CREATE, NLM_F_EXCL } from './netlink.js';
+import { NLM_F_CREATE, NLM_F_EXCL } from './netlink.js';
 import type { NetlinkRequest } from './netlink-socket.js';
 
 export const RTM_NEWLINK = 16;
@@ -303,10 +303,4 @@ function ruleRequest(call: string, type: number, extra: number, rule: RuleSettin
       writer.end();
     },
   };
-}
-
-/** Writes one request alone; for tests that compare bytes. */
-export function encode(request: NetlinkRequest, writer: NetlinkWriter): Buffer {
-  request.write(writer, 0, 0);
-  return writer.bytes();
 }

@@ -3,10 +3,10 @@
  * here. It owns the slots: a slot is free again when its VPN has been taken down, not before.
  */
 
-import { Lane } from '../host/lane.js';
 import { SLOTS } from '../host/numbers.js';
 import type { RaisedVpn, VpnHost, VpnRequest } from '../host/vpn-host.js';
 import type { DownReason } from '../ipc/methods.js';
+import { Lane } from '../kernel/lane.js';
 import { BusinessError } from '../model/errors.js';
 import type { VpnSpec } from '../model/vpn-spec.js';
 

@@ -14,7 +14,14 @@ import {
   readAttributes,
   readMessages,
 } from '../../../src/kernel/netlink.js';
-import { addRoute, addRule, encode, RTM_NEWRULE } from '../../../src/kernel/rtnetlink.js';
+import type { NetlinkRequest } from '../../../src/kernel/netlink-socket.js';
+import { addRoute, addRule, RTM_NEWRULE } from '../../../src/kernel/rtnetlink.js';
+
+/** One request alone. */
+function encode(request: NetlinkRequest, writer: NetlinkWriter): Buffer {
+  request.write(writer, 0, 0);
+  return writer.bytes();
+}
 
 const hex = (text: string): Buffer => Buffer.from(text.replaceAll(/\s/g, ''), 'hex');
 
