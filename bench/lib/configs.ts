@@ -39,5 +39,15 @@ export function planOf(config: VpnConfig): Plan {
   const needed = selectionsNeeded({ spec, trusted: [], blocked: [] });
   const selections = Object.fromEntries(needed.map((purpose, index) => [purpose, index + 1]));
   const sections = new Sections().acquire(bucketsOf(OWNER, spec, LAST_UID));
-  return planVpn({ slot: 0, owner: OWNER, spec, trusted: [], blocked: [], selections, sections, lastUid: LAST_UID });
+  return planVpn({
+    slot: 0,
+    owner: OWNER,
+    spec,
+    trusted: [],
+    blocked: [],
+    selections,
+    sections,
+    cgroups: { covered: [], blocked: [] },
+    lastUid: LAST_UID,
+  });
 }

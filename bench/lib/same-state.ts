@@ -4,10 +4,11 @@
  */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { firewallBase, firewallRemoval } from '../../src/host/firewall-base.js';
 import { LAST_UID, LINK_GROUP } from '../../src/host/numbers.js';
 import { addition, type Operation, removal } from '../../src/host/operation.js';
 import { type Plan, planBase } from '../../src/host/plan.js';
-import { planDnsBase } from '../../src/host/plan-dns.js';
+import { firewallAdditions } from '../../src/host/plan-firewall.js';
 import { renderOperation } from '../../src/host/render.js';
 import { NetlinkWriter, NLM_F_ACK, NLM_F_REQUEST } from '../../src/kernel/netlink.js';
 import type { NetlinkRequest } from '../../src/kernel/netlink-socket.js';
@@ -53,13 +54,11 @@ export function writeState(directory: string, plan: Plan): void {
     `echo 0 > /proc/sys/net/ipv6/conf/${name}/accept_ra`,
     ...(routeLocalnet ? [`echo 1 > /proc/sys/net/ipv4/conf/${name}/route_localnet`] : []),
   ];
-  const nft = (file: string) => (plan.dns ? [`nft -f ${join(directory, file)}`] : []);
+  const nft = (file: string) => [`nft -f ${join(directory, file)}`];
   write('up.sh', [ip(directory, 'up'), ...sysctls, ip(directory, 'up6', '-6'), ...nft('up.nft')]);
   write('down.sh', [ip(directory, 'down'), ip(directory, 'down6', '-6'), ...nft('down.nft')]);
-  if (plan.dns) {
-    write('up.nft', [...planDnsBase().add, ...plan.dns.add]);
-    write('down.nft', planDnsBase().remove);
-  }
+  write('up.nft', [...firewallBase(), ...firewallAdditions(plan.firewall)]);
+  write('down.nft', firewallRemoval());
 
   const link = { ...plan.link, ifindex: IFINDEX };
   const up = [

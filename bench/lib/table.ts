@@ -14,3 +14,9 @@ export function printWanted(what: string, figure: number, limit: number, digits 
   const verdict = figure <= limit ? 'met' : 'NOT MET';
   console.log(`  wanted: ${what} <= ${limit}: ${figure.toFixed(digits)}, ${verdict}`);
 }
+
+/** The same for a figure of which more is better. */
+export function printWantedAtLeast(what: string, figure: number, limit: number, digits = 2): void {
+  const verdict = figure >= limit ? 'met' : 'NOT MET';
+  console.log(`  wanted: ${what} >= ${limit}: ${figure.toFixed(digits)}, ${verdict}`);
+}

@@ -38,9 +38,10 @@ export const SLOTS = 1500;
  * Rule priorities. Traffic walks downwards; the gotos let it pass over what cannot concern it, so that a process that no
  * VPN covers meets at most one rule a VPN and family, and one for 32 neighbouring uids with VPNs (sections.ts):
  *
+ *    9900  answers of wildcard UDP servers
  *   10000  unmarked: goto 11000           11000  from this host: goto 12000     12000  not uid 0: goto 13000
  *   10010  protected: main, default       11100  from a vNIC                    12010  no source address: goto 12999
- *   10100  selected by mark                                                     12100  from root's vNIC's address
+ *   10100  selected by mark               11900  forwarded: root's VPN          12100  from root's vNIC's address
  *                                                                               12200  from a network of users' vNICs
  *                                                                               12300  sections: from which address
  *                                                                               12999  uid 0: goto 14000
@@ -49,7 +50,8 @@ export const SLOTS = 1500;
  *   15000  ladders, ten a slot, entered only by goto                            30000  nop: others' rules, main, default
  */
 export const PRIORITY = {
-  first: 10000,
+  first: 9900,
+  udpService: 9900,
   unmarked: 10000,
   bypass: 10010,
   bypassDefault: 10011,
@@ -57,6 +59,7 @@ export const PRIORITY = {
   selected: 10100,
   fromHost: 11000,
   fromLink: 11100,
+  forwarded: 11900,
   notRoot: 12000,
   fromNowhere: 12010,
   fromRootAddress: 12100,
@@ -80,11 +83,23 @@ export const PRIORITY = {
 export const ADDRESS_SECTIONS = 349;
 export const USER_SECTIONS = 400;
 
-/** Within a slot's ladder. +2 is kept for LAN access and +9 for lockdown. */
-export const STEP = { explicit: 1, everything: 3, excluded: 5, closed: 6, elsewhere: 8 } as const;
+/** Within a slot's ladder. */
+export const STEP = {
+  explicit: 1,
+  /** Of a family that is not accepted: what has no source address yet, and what has one. */
+  withoutSource: 1,
+  withSource: 2,
+  lan: 3,
+  everything: 4,
+  excluded: 5,
+  closed: 6,
+  elsewhere: 8,
+} as const;
 
 const TABLES = 50000;
 const PER_SLOT = 10;
+/** Copies of the routes to local networks that covered traffic may reach directly; one table for all VPNs. */
+export const LAN_TABLE = TABLES + SLOTS * PER_SLOT;
 
 export interface SlotNumbers {
   slot: number;
@@ -112,7 +127,7 @@ export function slotNumbers(slot: number): SlotNumbers {
 }
 
 export function isOurTable(table: number): boolean {
-  return table >= TABLES && table < TABLES + SLOTS * PER_SLOT;
+  return table >= TABLES && table <= LAN_TABLE;
 }
 
 export function isOurPriority(priority: number): boolean {

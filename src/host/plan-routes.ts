@@ -15,11 +15,13 @@ import type { Operation } from './operation.js';
  */
 export interface RouteShape {
   kind: 'refused' | 'everything' | 'some';
-  hasExplicit: boolean;
-  hasExcluded: boolean;
+  /** Go in, whatever else is said: the app's routes without the default, networks of link addresses, DNS servers. */
+  explicit: readonly Prefix[];
+  /** Stay out. */
+  excluded: readonly Prefix[];
 }
 
-interface Prefix {
+export interface Prefix {
   destination: string;
   prefixLength: number;
 }
@@ -34,7 +36,7 @@ export function planRoutes(
   numbers: SlotNumbers,
 ): { operations: Operation[]; shape: RouteShape } {
   if (!spec.accepted[family]) {
-    return { operations: [], shape: { kind: 'refused', hasExplicit: false, hasExcluded: false } };
+    return { operations: [], shape: { kind: 'refused', explicit: [], excluded: [] } };
   }
   const { explicitTable, defaultTable, loopbackTable, link: dev } = numbers;
   // IPv6 would give a route without a metric 1024, and then not find it again by metric 0.
@@ -83,10 +85,7 @@ export function planRoutes(
     operations.push({ kind: 'route', type: 'local', family, ...loopback, protocol, dev });
   }
   operations.push(through({ ...everything, gateway: defaultRoute?.gateway }, defaultTable));
-  return {
-    operations,
-    shape: { kind, hasExplicit: explicit.length + excluded.length > 0, hasExcluded: excluded.length > 0 },
-  };
+  return { operations, shape: { kind, explicit, excluded } };
 }
 
 /**

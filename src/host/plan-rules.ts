@@ -5,7 +5,7 @@
  */
 import { RT_TABLE_MAIN } from '../kernel/rtnetlink.js';
 import { type Family, IPV6 } from '../model/vpn-types.js';
-import { LAST_UID, PRIORITY, SELECTION_FIELD, type SlotNumbers, STEP, selectionMark } from './numbers.js';
+import { LAN_TABLE, LAST_UID, PRIORITY, SELECTION_FIELD, type SlotNumbers, STEP, selectionMark } from './numbers.js';
 import type { Operation } from './operation.js';
 import type { PlanInput } from './plan.js';
 import type { RouteShape } from './plan-routes.js';
@@ -15,7 +15,7 @@ export function planRules(family: Family, input: PlanInput, numbers: SlotNumbers
   return [
     ...ladder(family, numbers, shape),
     ...kernelAnswers(family, input, numbers, shape),
-    ...(input.owner === 0 ? rootSelectors(family, input, numbers) : userSelectors(family, input, numbers)),
+    ...(input.owner === 0 ? rootSelectors(family, input, numbers, shape) : userSelectors(family, input, numbers)),
   ];
 }
 
@@ -24,16 +24,35 @@ function ladder(family: Family, numbers: SlotNumbers, shape: RouteShape): Operat
   const steps: Operation[] = [];
   // Last one first: the end stands before anything can fall through to it.
   if (shape.kind === 'some') steps.push({ ...step(STEP.elsewhere), action: 'goto', target: PRIORITY.end });
-  else steps.push({ ...step(STEP.closed), action: 'unreachable' });
-  if (shape.kind === 'everything') {
+  else {
+    steps.push({ ...step(STEP.closed), action: 'unreachable' });
     // Only thrown prefixes get this far while the default table is whole.
-    if (shape.hasExcluded) steps.push({ ...step(STEP.excluded), action: 'lookup', table: RT_TABLE_MAIN });
-    steps.push({ ...step(STEP.everything), action: 'lookup', table: numbers.defaultTable });
+    if (shape.excluded.length > 0) steps.push({ ...step(STEP.excluded), action: 'lookup', table: RT_TABLE_MAIN });
+    if (shape.kind === 'everything') {
+      steps.push({ ...step(STEP.everything), action: 'lookup', table: numbers.defaultTable });
+    }
+    steps.push({ ...step(STEP.lan), action: 'lookup', table: LAN_TABLE });
+    if (shape.kind === 'refused') steps.push(...answersOfRefused(family, numbers));
   }
-  if (shape.hasExplicit) steps.push({ ...step(STEP.explicit), action: 'lookup', table: numbers.explicitTable });
+  if (shape.explicit.length + shape.excluded.length > 0) {
+    steps.push({ ...step(STEP.explicit), action: 'lookup', table: numbers.explicitTable });
+  }
   // A goto needs a rule at its very target; an unresolved one is passed over, and that would be a leak.
   steps.push({ ...step(0), action: 'nop' });
   return steps;
+}
+
+/**
+ * What comes in from outside by a refused family is answered: an answer has its source address when its route is looked up, a
+ * new connection has none yet. A socket that bound itself to an address gets past this, and meets the firewall's lock.
+ */
+function answersOfRefused(family: Family, numbers: SlotNumbers): Operation[] {
+  const rule = { kind: 'rule', family } as const;
+  const main = { ...rule, priority: numbers.ladder + STEP.withSource, action: 'lookup', table: RT_TABLE_MAIN } as const;
+  // IPv6 compares sources only of look-ups that have one; these two halves are all there are.
+  if (family === IPV6) return ['::', '8000::'].map((from) => ({ ...main, from, fromPrefixLength: 1 }));
+  const priority = numbers.ladder + STEP.withoutSource;
+  return [main, { ...rule, priority, action: 'goto', target: numbers.ladder + STEP.lan, from: '0.0.0.0' }];
 }
 
 /**
@@ -114,7 +133,7 @@ function selected(
 }
 
 /** Behind the users' rules: whoever has a VPN of its own never gets here. */
-function rootSelectors(family: Family, input: PlanInput, numbers: SlotNumbers): Operation[] {
+function rootSelectors(family: Family, input: PlanInput, numbers: SlotNumbers, shape: RouteShape): Operation[] {
   const { selections, trusted, blocked } = input;
   const uids = (selectors: PlanInput['trusted']): { first: number; last: number }[] =>
     selectors.flatMap((selector) => (selector.kind === 'uid' ? [{ first: selector.uid, last: selector.uid }] : []));
@@ -130,5 +149,10 @@ function rootSelectors(family: Family, input: PlanInput, numbers: SlotNumbers): 
   }
   const ranges = trusted.length > 0 ? uids(trusted) : [{ first: 0, last: input.lastUid }];
   for (const uidRange of ranges) rules.push({ ...covered, uidRange });
+  // Containers, virtual machines, other namespaces: as everyone. What they forward has a source, so not by the answers' rungs.
+  if (trusted.length === 0) {
+    const target = shape.kind === 'refused' ? numbers.ladder + STEP.lan : numbers.ladder;
+    rules.push({ kind: 'rule', family, action: 'goto', priority: PRIORITY.forwarded, target });
+  }
   return rules;
 }

@@ -9,7 +9,7 @@ import { FAMILIES, type Family, IPV4 } from '../model/vpn-types.js';
 import type { AppSelector } from './applications.js';
 import { BYPASS_MARK, MARK_FIELD, PRIORITY, selectionMark, slotNumbers } from './numbers.js';
 import type { Operation } from './operation.js';
-import { type DnsPlan, planDns } from './plan-dns.js';
+import { type FirewallPlan, planFirewall } from './plan-firewall.js';
 import { planRoutes } from './plan-routes.js';
 import { planRules } from './plan-rules.js';
 import type { PlanSections } from './sections.js';
@@ -27,7 +27,18 @@ export interface PlanInput {
   /** Where rules that are told by uid or vNIC address go. */
   sections: PlanSections;
   /** Selections of the mark field, 1..127, where the plan needs them (see `selectionsNeeded`). */
-  selections: { covered?: number; blocked?: number };
+  selections: Selected<number>;
+  /** Cgroups that the lists name and that stand already: their sockets may be older than the VPN. */
+  cgroups: Record<'covered' | 'blocked', readonly StandingCgroup[]>;
+}
+
+/** One value for what the VPN carries and one for what its list keeps out. */
+export type Selected<T> = { covered?: T; blocked?: T };
+
+/** A cgroup as nft matches it: how deep it is in the tree, and its path below /sys/fs/cgroup. */
+export interface StandingCgroup {
+  level: number;
+  name: string;
 }
 
 /** A program that marks the sockets a cgroup creates. */
@@ -35,6 +46,13 @@ export interface CgroupMark {
   cgroup: string;
   mark: number;
   /** Only sockets of this uid; absent: of everyone, unless marked already. */
+  uid?: number;
+}
+
+/** The same for every cgroup, standing or to come, that is the application's by its name. */
+export interface ApplicationMark {
+  id: string;
+  mark: number;
   uid?: number;
 }
 
@@ -48,20 +66,25 @@ export interface Plan {
   /** Rules of sections that this VPN is the first in; they stay for those that come later. */
   sectionRules: readonly Operation[];
   rules: Operation[];
-  /** nft commands; undefined when the VPN brings no servers. */
-  dns: DnsPlan | undefined;
+  firewall: FirewallPlan;
   cgroupMarks: CgroupMark[];
+  applicationMarks: ApplicationMark[];
   /** Buckets whose sections it uses. */
   buckets: string[];
-  selections: { covered?: number; blocked?: number };
+  selections: Selected<number>;
 }
 
 /** Which selections of the mark field a VPN cannot do without. */
 export function selectionsNeeded(input: Pick<PlanInput, 'spec' | 'trusted' | 'blocked'>): ('covered' | 'blocked')[] {
   const needed: ('covered' | 'blocked')[] = [];
-  if (hasDns(input.spec) || input.trusted.some((selector) => selector.kind === 'cgroup')) needed.push('covered');
-  if (input.blocked.some((selector) => selector.kind === 'cgroup')) needed.push('blocked');
+  if (hasDns(input.spec) || input.trusted.some(isMarked)) needed.push('covered');
+  if (input.blocked.some(isMarked)) needed.push('blocked');
   return needed;
+}
+
+/** Users are told by uid, everything else by a mark on its sockets. */
+function isMarked({ kind }: AppSelector): boolean {
+  return kind !== 'uid';
 }
 
 function hasDns(spec: VpnSpec): boolean {
@@ -74,10 +97,10 @@ export function planVpn(input: PlanInput): Plan {
   const addresses: Operation[] = spec.addresses.map((address) => ({ kind: 'address', ...address, dev: numbers.link }));
   const routes: Operation[] = [];
   const rules: Operation[] = [];
+  const routed = { 1: planRoutes(1, spec, numbers), 2: planRoutes(2, spec, numbers) };
   for (const family of FAMILIES) {
-    const routed = planRoutes(family, spec, numbers);
-    routes.push(...routed.operations);
-    rules.push(...planRules(family, input, numbers, routed.shape));
+    routes.push(...routed[family].operations);
+    rules.push(...planRules(family, input, numbers, routed[family].shape));
   }
   return {
     slot,
@@ -87,21 +110,26 @@ export function planVpn(input: PlanInput): Plan {
     routes,
     sectionRules: input.sections.fresh,
     rules,
-    dns: hasDns(spec) ? planDns(input, numbers) : undefined,
-    cgroupMarks: cgroupMarks(input),
+    firewall: planFirewall(input, numbers, { 1: routed[1].shape, 2: routed[2].shape }),
+    ...marks(input),
     buckets: [...input.sections.priorities.keys()],
     selections,
   };
 }
 
-function cgroupMarks({ owner, trusted, blocked, selections }: PlanInput): CgroupMark[] {
-  const marks = (selectors: readonly AppSelector[], selection: number | undefined): CgroupMark[] =>
-    selectors.flatMap((selector) =>
-      selector.kind === 'cgroup' && selection !== undefined
-        ? [{ cgroup: selector.path, mark: selectionMark(selection), ...(owner !== 0 && { uid: owner }) }]
-        : [],
-    );
-  return [...marks(trusted, selections.covered), ...marks(blocked, selections.blocked)];
+function marks({ owner, trusted, blocked, selections }: PlanInput): Pick<Plan, 'cgroupMarks' | 'applicationMarks'> {
+  const cgroupMarks: CgroupMark[] = [];
+  const applicationMarks: ApplicationMark[] = [];
+  const only = owner === 0 ? {} : { uid: owner };
+  for (const [selectors, selection] of [[trusted, selections.covered], [blocked, selections.blocked]] as const) {
+    for (const selector of selectors) {
+      if (selector.kind === 'uid' || selection === undefined) continue;
+      const mark = selectionMark(selection);
+      if (selector.kind === 'cgroup') cgroupMarks.push({ cgroup: selector.path, mark, ...only });
+      else applicationMarks.push({ id: selector.id, mark, ...only });
+    }
+  }
+  return { cgroupMarks, applicationMarks };
 }
 
 /** The rules every VPN shares; they stand from the first VPN to the last. */

@@ -3,6 +3,7 @@ import { IPV6 } from '../model/vpn-types.js';
 import { LINK_GROUP } from './numbers.js';
 import type { Operation } from './operation.js';
 import type { Plan } from './plan.js';
+import { firewallAdditions } from './plan-firewall.js';
 
 const hex = (value: number): string => `0x${(value >>> 0).toString(16)}`;
 
@@ -25,12 +26,14 @@ export function renderOperation(operation: Operation): string {
       return words.join(' ');
     }
     case 'rule': {
-      const { priority, action, table, target, fwmark, uidRange, iif, from, fromPrefixLength } = operation;
+      const { priority, action, table, target, fwmark, uidRange, iif, from, fromPrefixLength, udpSourcePort } =
+        operation;
       const words = [`rule add pref ${priority}`];
       if (from !== undefined) words.push(`from ${from}${fromPrefixLength === undefined ? '' : `/${fromPrefixLength}`}`);
       if (iif !== undefined) words.push(`iif ${iif}`);
       if (fwmark !== undefined) words.push(`fwmark ${hex(fwmark.value)}/${hex(fwmark.mask)}`);
       if (uidRange !== undefined) words.push(`uidrange ${uidRange.first}-${uidRange.last}`);
+      if (udpSourcePort !== undefined) words.push(`ipproto udp sport ${udpSourcePort}`);
       if (action === 'lookup') words.push(`lookup ${table}`);
       else if (action === 'goto') words.push(`goto ${target}`);
       else words.push(action);
@@ -56,9 +59,12 @@ export function renderPlan(plan: Plan): string {
     ...plan.addresses.map(withFamily),
     `ip link set ${link.name} up`,
     ...plan.routes.map(withFamily),
-    ...(plan.dns?.add.map((command) => `nft ${command}`) ?? []),
+    ...firewallAdditions(plan.firewall).map((command) => `nft ${command}`),
     ...plan.cgroupMarks.map(
       ({ cgroup, mark, uid }) => `bpf mark sockets of ${cgroup}${uid === undefined ? '' : ` uid ${uid}`} ${hex(mark)}`,
+    ),
+    ...plan.applicationMarks.map(
+      ({ id, mark, uid }) => `bpf mark sockets of application ${id}${uid === undefined ? '' : ` uid ${uid}`} ${hex(mark)}`,
     ),
     ...plan.sectionRules.map(withFamily),
     ...plan.rules.map(withFamily),

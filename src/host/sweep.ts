@@ -37,9 +37,9 @@ export async function sweep(socket: NetlinkSocket, nftables: () => Nftables, pro
   );
   await socket.batch(routes.map((route) => route.remove));
 
-  const tables = nftablesAvailable() && nftables().hasTable(NFT_TABLE) ? 1 : 0;
-  if (tables > 0) nftables().run(`delete table inet ${NFT_TABLE}`);
-  return { links, rules: rules.length, routes: routes.length, tables, programs: sweepPrograms(programs) };
+  const families = nftablesAvailable() ? nftables().familiesOf(NFT_TABLE) : [];
+  if (families.length > 0) nftables().run(families.map((family) => `delete table ${family} ${NFT_TABLE}`).join('\n'));
+  return { links, rules: rules.length, routes: routes.length, tables: families.length, programs: sweepPrograms(programs) };
 }
 
 function sweepPrograms(prefix: string): number {

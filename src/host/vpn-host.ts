@@ -18,13 +18,14 @@ import { openTun, setBlocking, type Tun } from '../kernel/tun.js';
 import { unixSocket } from '../kernel/unix-socket.js';
 import { KernelError } from '../model/errors.js';
 import { findCollisions } from './collisions.js';
-import { DnsState } from './dns-state.js';
+import { Firewall } from './firewall.js';
 import { LinkDeleter } from './link-deleter.js';
 import { LAST_UID, LINK_GROUP, programName, programPrefix, SELECTION_FIELD } from './numbers.js';
 import { additions, type Operation, removals } from './operation.js';
 import { type Plan, type PlanInput, planBase, planVpn, selectionsNeeded } from './plan.js';
 import { bucketsOf, Sections } from './sections.js';
 import { Selections } from './selections.js';
+import { standingCgroups } from './standing-cgroups.js';
 import { type Swept, sweep } from './sweep.js';
 import { UndoStack } from './undo.js';
 
@@ -34,7 +35,7 @@ export interface RaisedVpn {
   tun: Tun;
 }
 
-export type VpnRequest = Omit<PlanInput, 'selections' | 'sections' | 'lastUid'>;
+export type VpnRequest = Omit<PlanInput, 'selections' | 'sections' | 'lastUid' | 'cgroups'>;
 
 /** Already gone is as good as removed. */
 const GONE = new Set(['ENOENT', 'ESRCH', 'ENODEV', 'EADDRNOTAVAIL']);
@@ -43,7 +44,7 @@ export class VpnHost {
   readonly #links = new LinkDeleter();
   readonly #netlink = new NetlinkSocket(() => !this.#links.isRunning);
   readonly #lane = new Lane();
-  readonly #dns = new DnsState(() => this.#nftables());
+  readonly #firewall = new Firewall(() => this.#nftables());
   readonly #raised = new Map<number, Plan>();
   readonly #selections = new Selections();
   readonly #sections = new Sections();
@@ -76,7 +77,10 @@ export class VpnHost {
         const selections = this.#takeSelections(request, undo);
         const sections = this.#sections.acquire(bucketsOf(request.owner, request.spec, this.#lastUid));
         undo.push(() => void this.#sections.release(sections.priorities.keys()));
-        const plan = planVpn({ ...request, lastUid: this.#lastUid, selections, sections });
+        const covered = await standingCgroups(request.trusted);
+        const blocked = await standingCgroups(request.blocked);
+        const cgroups = { covered: covered.cgroups, blocked: blocked.cgroups };
+        const plan = planVpn({ ...request, lastUid: this.#lastUid, selections, sections, cgroups });
         const tun = await this.#apply(plan, request.spec.isBlocking, undo);
         this.#raised.set(plan.slot, plan);
         return { plan, tun };
@@ -121,20 +125,17 @@ export class VpnHost {
     setBlocking(tun.fd, isBlocking);
     this.#setIpv6(plan);
 
-    // Everything in one send, unless something has to stand before the rules lead traffic here.
-    const isPlain = plan.dns === undefined && plan.cgroupMarks.length === 0;
-    const shared = [...base, ...plan.sectionRules];
+    // The firewall knows the vNIC by name: it is closed before a rule leads anything there.
+    undo.push(() => this.#firewall.remove(plan));
+    this.#firewall.add(plan, () => []);
+    undo.push(() => this.#detach(plan));
+    this.#attach(plan);
     const link = [
       configureLink({ ...plan.link, ifindex: tun.ifindex, group: LINK_GROUP }),
       ...additions(plan.addresses, tun.ifindex),
       setLinkUp(tun),
     ];
-    await this.#add(link, [...plan.routes, ...shared, ...(isPlain ? plan.rules : [])], tun.ifindex, undo);
-    undo.push(() => this.#dns.remove(plan));
-    this.#dns.add(plan, [...this.#raised.values()]);
-    undo.push(() => this.#detach(plan));
-    this.#attach(plan);
-    if (!isPlain) await this.#add([], plan.rules, tun.ifindex, undo);
+    await this.#add(link, [...plan.routes, ...base, ...plan.sectionRules, ...plan.rules], tun.ifindex, undo);
     return tun;
   }
 
@@ -144,7 +145,7 @@ export class VpnHost {
     const undo = new UndoStack();
     if (this.#raised.size === 0) undo.push(() => this.#remove(this.#base));
     undo.push(() => this.#detach(plan));
-    undo.push(() => this.#dns.remove(plan));
+    undo.push(() => this.#firewall.remove(plan));
     const unused = this.#sections.release(plan.buckets);
     undo.push(() => this.#remove([...unused, ...plan.routes, ...plan.rules]));
     const [error] = await undo.unwind();

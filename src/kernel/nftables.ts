@@ -69,9 +69,9 @@ export class Nftables {
     return this.#library.output(this.#context);
   }
 
-  /** Whether `table inet NAME` exists. */
-  hasTable(name: string): boolean {
+  /** The families in which a table of this name exists. */
+  familiesOf(name: string): string[] {
     const tables = JSON.parse(this.run('list tables')) as { nftables: { table?: { family: string; name: string } }[] };
-    return tables.nftables.some((entry) => entry.table?.family === 'inet' && entry.table.name === name);
+    return tables.nftables.flatMap(({ table }) => (table?.name === name ? [table.family] : []));
   }
 }

@@ -59,11 +59,13 @@ const FRA_TABLE = 15;
 const FRA_FWMASK = 16;
 const FRA_UID_RANGE = 20;
 const FRA_PROTOCOL = 21;
+const FRA_IP_PROTO = 22;
+const FRA_SPORT_RANGE = 23;
 
 /** rtm_type; `throw` ends the look-up in this table, `unreachable` all of it. */
 export const ROUTE_TYPES = { unicast: 1, local: 2, unreachable: 7, throw: 9 } as const;
 /** fib_rule_hdr.action; `unreachable` is ENETUNREACH to the caller, as if no rule had matched. */
-export const RULE_ACTIONS = { lookup: 1, goto: 2, nop: 3, unreachable: 7 } as const;
+export const RULE_ACTIONS = { lookup: 1, goto: 2, nop: 3, unreachable: 7, prohibit: 8 } as const;
 
 const addressFamily = (family: Family): number => (family === IPV6 ? AF_INET6 : AF_INET);
 
@@ -261,6 +263,8 @@ export interface RuleSettings {
   /** Source address, whole or, with a prefix length, that many bits of it. */
   from?: string;
   fromPrefixLength?: number;
+  /** UDP from this port. */
+  udpSourcePort?: number;
 }
 
 export function addRule(rule: RuleSettings): NetlinkRequest {
@@ -275,6 +279,8 @@ export function deleteRule(rule: RuleSettings): NetlinkRequest {
 const ruleHeader = Buffer.alloc(12);
 const uids = Buffer.alloc(8);
 const protocolKernel = Buffer.from([RTPROT_KERNEL]);
+const protocolUdp = Buffer.from([17]);
+const ports = Buffer.alloc(4);
 
 function ruleRequest(call: string, type: number, extra: number, rule: RuleSettings): NetlinkRequest {
   return {
@@ -298,6 +304,12 @@ function ruleRequest(call: string, type: number, extra: number, rule: RuleSettin
         uids.writeUInt32LE(rule.uidRange.first, 0);
         uids.writeUInt32LE(rule.uidRange.last, 4);
         writer.attribute(FRA_UID_RANGE, uids);
+      }
+      if (rule.udpSourcePort !== undefined) {
+        writer.attribute(FRA_IP_PROTO, protocolUdp);
+        ports.writeUInt16LE(rule.udpSourcePort, 0);
+        ports.writeUInt16LE(rule.udpSourcePort, 2);
+        writer.attribute(FRA_SPORT_RANGE, ports);
       }
       writer.attribute(FRA_PROTOCOL, protocolKernel);
       writer.end();

@@ -14,7 +14,7 @@ import { test } from 'node:test';
 import type { AppSelector } from '../../src/host/applications.js';
 import { LAST_UID } from '../../src/host/numbers.js';
 import { type Plan, planBase } from '../../src/host/plan.js';
-import { planDnsBase } from '../../src/host/plan-dns.js';
+import { firewallBase } from '../../src/host/firewall-base.js';
 import { renderOperations, renderPlan } from '../../src/host/render.js';
 import { VpnHost } from '../../src/host/vpn-host.js';
 import { cgroup2Root } from '../../src/kernel/cgroup.js';
@@ -98,7 +98,7 @@ async function runText(host: LabHost, plan: Plan): Promise<LabProcess> {
   const shell = lines.filter((line) => /^(ip|sysctl) /.test(line) && !line.startsWith('ip tuntap'));
   await host.run('sh', ['-e'], { input: `${shell.join('\n')}\n`, timeoutMs: 60_000 });
   const nft = lines.filter((line) => line.startsWith('nft ')).map((line) => line.slice('nft '.length));
-  if (nft.length > 0) await host.run('nft', ['-f', '-'], { input: [...planDnsBase().add, ...nft, ''].join('\n') });
+  if (nft.length > 0) await host.run('nft', ['-f', '-'], { input: [...firewallBase(), ...nft, ''].join('\n') });
   return holder;
 }
 

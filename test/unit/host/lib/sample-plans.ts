@@ -104,7 +104,10 @@ export function inputOf({ slot, owner, config, trusted = [], blocked = [] }: Sam
   const free = new Selections();
   const selections = Object.fromEntries(needed.map((purpose) => [purpose, free.take(owner)]));
   const sections = new Sections().acquire(bucketsOf(owner, spec, LAST_UID));
-  return { slot, owner, spec, trusted, blocked, selections, sections, lastUid: LAST_UID };
+  const standing = (selectors: AppSelector[]) =>
+    selectors.flatMap((each) => (each.kind === 'cgroup' ? [{ level: 1, name: `unified${each.path}` }] : []));
+  const cgroups = { covered: standing(trusted), blocked: standing(blocked) };
+  return { slot, owner, spec, trusted, blocked, selections, sections, cgroups, lastUid: LAST_UID };
 }
 
 export function planOf(sample: SamplePlan): Plan {

@@ -1,0 +1,157 @@
+/**
+ * The part of the firewall that all VPNs share, as nft commands (nft(8)): the hooks, and maps through which a packet finds the
+ * chains of the VPN it belongs to in one step, so that the number of VPNs costs nobody anything. It stands from the first VPN
+ * to the last. Routing rules are the first lock; this is the second, which also holds sockets that are bound to a device.
+ *
+ * Why where: the lock is in postrouting, because later output chains still see the device from before a re-route. Marks for
+ * the reverse path filters come at priority raw, before firewalld's.
+ */
+import { ARP, addChain, addRule, BYPASSES, hex, INET, NETDEV, SELECTION, setField } from './nft-text.js';
+import { BYPASS_MARK, MARK_FIELD, NFT_TABLE, SELECTION_FIELD } from './numbers.js';
+
+const CAME_IN = `ct direction reply ct mark & ${hex(BYPASS_MARK)} vmap { ${hex(BYPASS_MARK)} : goto bypass }`;
+
+/** Chains and maps that VPNs fill. `ROOT_CHAINS` are empty until root has a VPN. */
+export const ROOT_CHAINS = ['root_arrive', 'root_send', 'root_dns', 'root_outside', 'forward_dns'] as const;
+
+export function firewallBase(): string[] {
+  return [...sets(), ...arriving(), ...dns(), ...sending(), ...leaving(), ...otherTables()];
+}
+
+/** Tables go with everything in them. */
+export function firewallRemoval(): string[] {
+  return ['inet', 'arp', 'netdev'].map((family) => `delete table ${family} ${NFT_TABLE}`);
+}
+
+function sets(): string[] {
+  const set = (name: string, type: string) => `add set ${INET} ${name} { type ${type}; }`;
+  const map = (name: string, type: string) => `add map ${INET} ${name} { type ${type} : verdict; }`;
+  return [
+    ...['inet', 'arp', 'netdev'].map((family) => `add table ${family} ${NFT_TABLE}`),
+    set('vnic4', 'ipv4_addr'),
+    set('vnic6', 'ipv6_addr'),
+    // Links behind which the internet is, and those whose forwarded traffic the policy exempts.
+    set('outer', 'ifname'),
+    set('forward_blocked', 'ifname'),
+    // TCP connections that came in before this table did: conntrack does not know which way they began.
+    set('came_in4', 'ipv4_addr . inet_service . ipv4_addr . inet_service'),
+    set('came_in6', 'ipv6_addr . inet_service . ipv6_addr . inet_service'),
+    set('own_vpn', 'uid'),
+    map('arrive', 'ifname'),
+    map('enter', 'ifname'),
+    map('outside_user', 'uid'),
+    map('outside_selection', 'mark'),
+    map('refused_user', 'uid'),
+    map('apps_user', 'uid'),
+    map('dns_user', 'uid'),
+    map('dns_selection', 'mark'),
+    map('dns_connection', 'mark'),
+    map('source', 'ifname'),
+    ...ROOT_CHAINS.map((chain) => addChain(INET, chain)),
+    addChain(INET, 'bypass'),
+    addRule(INET, 'bypass', setField('meta', BYPASS_MARK)),
+    // What the lock lets out says so to the hook behind it.
+    addChain(INET, 'explained'),
+    addRule(INET, 'explained', `meta mark set meta mark | ${hex(BYPASS_MARK)} accept`),
+    // Filled from the LAN policy.
+    addChain(INET, 'lan'),
+    addChain(INET, 'refuse'),
+    addRule(INET, 'refuse', 'meta l4proto tcp reject with tcp reset'),
+    addRule(INET, 'refuse', 'reject with icmpx port-unreachable'),
+  ];
+}
+
+function arriving(): string[] {
+  return [
+    addChain(INET, 'arrived', 'type filter hook prerouting priority raw'),
+    addRule(INET, 'arrived', 'iifname "lo" return'),
+    addRule(INET, 'arrived', 'iifname vmap @arrive'),
+    // CVE-2019-14899: nobody outside may try out which address or connection the tunnel has.
+    addRule(INET, 'arrived', 'ip daddr @vnic4 drop'),
+    addRule(INET, 'arrived', 'ip6 daddr @vnic6 drop'),
+    addRule(INET, 'arrived', 'goto root_arrive'),
+    addChain(INET, 'tracked', 'type filter hook prerouting priority mangle'),
+    addRule(INET, 'tracked', 'iifname { "lo", "vpn-tun*" } return'),
+    // TCP only by its first segment: a connection picked up in the middle may be one that began here.
+    addRule(INET, 'tracked', `ct state new meta l4proto != tcp ct mark set ct mark | ${hex(BYPASS_MARK)}`),
+    addRule(
+      INET,
+      'tracked',
+      `ct state new tcp flags & (fin | syn | rst | ack) == syn ct mark set ct mark | ${hex(BYPASS_MARK)}`,
+    ),
+    // A published port: what the container answers goes back where the request came from.
+    addRule(INET, 'tracked', CAME_IN),
+    addChain(INET, 'forwarded', 'type filter hook forward priority filter'),
+    addRule(INET, 'forwarded', BYPASSES),
+    addRule(INET, 'forwarded', 'iifname @forward_blocked drop'),
+  ];
+}
+
+function sending(): string[] {
+  return [
+    addChain(INET, 'sent', 'type route hook output priority mangle'),
+    addRule(INET, 'sent', CAME_IN),
+    addRule(INET, 'sent', BYPASSES),
+    addRule(INET, 'sent', 'ip saddr . tcp sport . ip daddr . tcp dport @came_in4 goto bypass'),
+    addRule(INET, 'sent', 'ip6 saddr . tcp sport . ip6 daddr . tcp dport @came_in6 goto bypass'),
+    addRule(INET, 'sent', 'meta skuid vmap @refused_user'),
+    // Sockets from before the VPN carry no mark yet.
+    addRule(INET, 'sent', `meta mark & ${hex(MARK_FIELD)} == ${hex(0)} meta skuid vmap @apps_user`),
+    addRule(INET, 'sent', 'jump root_send'),
+    addRule(INET, 'sent', 'meta l4proto { tcp, udp } th dport 53 goto dns_mark'),
+  ];
+}
+
+/**
+ * DNS gets the VPN's mark, because the IPv4 re-route behind a destination NAT forgets the uid; by the connection's mark it is
+ * translated: a socket may have kept its own from a VPN that is gone.
+ */
+function dns(): string[] {
+  return [
+    addChain(INET, 'dns_mark'),
+    addRule(INET, 'dns_mark', 'meta skuid vmap @dns_user'),
+    addRule(INET, 'dns_mark', 'meta skuid 0-4294967294 goto root_dns'),
+    // What a closed socket still has to say (data again, FIN, a TIME_WAIT's ACK) has no uid, but it has its connection.
+    addRule(INET, 'dns_mark', `ct mark & ${hex(SELECTION_FIELD)} vmap @dns_connection`),
+    // By number: nft 1.0.6 refuses the word dstnat in an output chain.
+    addChain(INET, 'dns_redirect', 'type nat hook output priority -100'),
+    addRule(INET, 'dns_redirect', `ct mark & ${hex(SELECTION_FIELD)} vmap @dns_selection`),
+    addChain(INET, 'dns_forwarded', 'type nat hook prerouting priority -100'),
+    addRule(INET, 'dns_forwarded', 'goto forward_dns'),
+    addChain(INET, 'into_tunnel', 'type nat hook postrouting priority srcnat'),
+    addRule(INET, 'into_tunnel', 'oifname vmap @source'),
+  ];
+}
+
+function leaving(): string[] {
+  return [
+    addChain(INET, 'lock', 'type filter hook postrouting priority 110'),
+    addRule(INET, 'lock', 'oifname "lo" accept'),
+    addRule(INET, 'lock', 'oifname vmap @enter'),
+    addRule(INET, 'lock', 'ip saddr @vnic4 drop'),
+    addRule(INET, 'lock', 'ip6 saddr @vnic6 drop'),
+    addRule(INET, 'lock', BYPASSES),
+    addRule(INET, 'lock', `${SELECTION} vmap @outside_selection`),
+    addRule(INET, 'lock', 'meta skuid vmap @outside_user'),
+    addRule(INET, 'lock', 'goto root_outside'),
+  ];
+}
+
+function otherTables(): string[] {
+  return [
+    // Which addresses the tunnel has is no business of the local network (MLLVD-CR-24-03). arp_ignore would do it, for every address of the host.
+    `add set ${ARP} vnic4 { type ipv4_addr; }`,
+    addChain(ARP, 'probed', 'type filter hook input priority filter'),
+    addRule(ARP, 'probed', 'arp daddr ip @vnic4 drop'),
+    // AF_PACKET goes past all hooks above, and arrives here without having been let out by the lock.
+    `add map ${NETDEV} user { type uid : verdict; }`,
+    addChain(NETDEV, 'root_frames'),
+    addChain(NETDEV, 'unexplained'),
+    addRule(NETDEV, 'unexplained', 'ether type arp accept'),
+    addRule(NETDEV, 'unexplained', 'drop'),
+    addChain(NETDEV, 'frames'),
+    addRule(NETDEV, 'frames', BYPASSES),
+    addRule(NETDEV, 'frames', 'meta skuid vmap @user'),
+    addRule(NETDEV, 'frames', 'goto root_frames'),
+  ];
+}

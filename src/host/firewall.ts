@@ -1,0 +1,170 @@
+/**
+ * The firewall of the VPNs that stand: one nft transaction for each that comes or goes, and for each change of the links. It
+ * knows the whole wanted state, so that it can be put back in one transaction when somebody takes it away.
+ */
+import type { Nftables } from '../kernel/nftables.js';
+import { familyOf } from '../model/address.js';
+import { IPV6 } from '../model/vpn-types.js';
+import { firewallBase, firewallRemoval } from './firewall-base.js';
+import { addChain, addRule, INET, NETDEV } from './nft-text.js';
+import { NFT_TABLE } from './numbers.js';
+import type { Plan } from './plan.js';
+import { type Element, type FirewallPlan, firewallAdditions, firewallRemovals } from './plan-firewall.js';
+
+const FAMILIES = ['inet', 'arp', 'netdev'];
+
+/** What the links and the policy say; the same for all VPNs. */
+export interface Surroundings {
+  /** Links behind which the internet is, and bridges whose forwarded traffic goes out directly. */
+  outer: readonly string[];
+  /** Bridges whose forwarded traffic is blocked. */
+  forwardBlocked: readonly string[];
+  /** Local networks that covered traffic may reach directly. */
+  lan: readonly { dev: string; destination: string; prefixLength: number }[];
+  /** Links on which frames of packet sockets are looked at; the kernel takes 256 at most. */
+  frames: readonly string[];
+}
+
+/** A TCP connection that came in. */
+export interface Connection {
+  local: { address: string; port: number };
+  remote: { address: string; port: number };
+}
+
+export class Firewall {
+  readonly #nftables: () => Nftables;
+  readonly #standing = new Map<number, FirewallPlan>();
+  #surroundings: Surroundings = { outer: [], forwardBlocked: [], lan: [], frames: [] };
+  #cameIn: readonly Connection[] = [];
+
+  constructor(nftables: () => Nftables) {
+    this.#nftables = nftables;
+  }
+
+  get isUp(): boolean {
+    return this.#standing.size > 0;
+  }
+
+  /**
+   * One transaction; throws with nothing done. `cameIn`: connections that are older than the table and came in from outside;
+   * asked for only when the table is made.
+   */
+  add(plan: Plan, cameIn: () => readonly Connection[]): void {
+    const additions = firewallAdditions(plan.firewall);
+    if (this.#standing.size === 0) {
+      this.#cameIn = cameIn();
+      this.#run([...this.#shared(), ...additions]);
+    } else {
+      try {
+        this.#run(additions);
+      } catch (error) {
+        // `nft flush ruleset` is how many firewalls load their rules.
+        if (this.isWhole()) throw error;
+        this.#run([...this.#everything(), ...additions]);
+      }
+    }
+    this.#standing.set(plan.slot, plan.firewall);
+  }
+
+  remove(plan: Plan): void {
+    const standing = this.#standing.get(plan.slot);
+    if (!standing) return;
+    this.#standing.delete(plan.slot);
+    try {
+      this.#run(this.isUp ? firewallRemovals(standing, this.#onlyIn(standing)) : firewallRemoval());
+    } catch (error) {
+      if (this.isWhole()) throw error;
+      // Somebody took it away: the rest goes, or comes back without this one.
+      this.#run(this.isUp ? this.#everything() : this.#nothing());
+    }
+  }
+
+  /** Links or policy have changed. */
+  surround(surroundings: Surroundings): void {
+    this.#surroundings = surroundings;
+    if (!this.isUp) return;
+    this.#run([...this.#fillSurroundings()]);
+  }
+
+  /** Everything anew in one transaction, so that there is no moment without. `cameIn` as in `add`. */
+  restore(cameIn: () => readonly Connection[]): void {
+    if (!this.isUp) return;
+    this.#cameIn = cameIn();
+    this.#run(this.#everything());
+  }
+
+  /** Whether our tables exist. What is in them only we and root can change. */
+  isWhole(): boolean {
+    return this.#nftables().familiesOf(NFT_TABLE).length === FAMILIES.length;
+  }
+
+  #shared(): string[] {
+    return [...firewallBase(), ...this.#fillSurroundings(), ...cameInElements(this.#cameIn)];
+  }
+
+  #everything(): string[] {
+    const plans = [...this.#standing.values()].flatMap(firewallAdditions);
+    return [...this.#nothing(), ...this.#shared(), ...plans];
+  }
+
+  /** Deleting a table that may not be there: made first. */
+  #nothing(): string[] {
+    const tables = FAMILIES.map((family) => `add table ${family} ${NFT_TABLE}`);
+    return [...tables, ...firewallRemoval()];
+  }
+
+  *#fillSurroundings(): Generator<string> {
+    const { outer, forwardBlocked, lan, frames } = this.#surroundings;
+    const names = (links: readonly string[]) => links.map((link) => `"${link}"`).join(', ');
+    for (const [set, links] of [
+      ['outer', outer],
+      ['forward_blocked', forwardBlocked],
+    ] as const) {
+      yield `flush set ${INET} ${set}`;
+      if (links.length > 0) yield `add element ${INET} ${set} { ${names(links)} }`;
+    }
+    yield `flush chain ${INET} lan`;
+    for (const text of lanRules(lan)) yield addRule(INET, 'lan', text);
+    yield addChain(NETDEV, 'egress_hook');
+    yield `delete chain ${NETDEV} egress_hook`;
+    if (frames.length === 0) return;
+    yield addChain(NETDEV, 'egress_hook', `type filter hook egress devices = { ${names(frames)} } priority 0`);
+    yield addRule(NETDEV, 'egress_hook', 'goto frames');
+  }
+
+  #onlyIn(plan: FirewallPlan): Element[] {
+    const id = ({ set, key }: Element) => `${set} ${key}`;
+    const others = new Set([...this.#standing.values()].flatMap(({ elements }) => elements.map(id)));
+    const own = new Map(plan.elements.map((element) => [id(element), element]));
+    return [...own].filter(([key]) => !others.has(key)).map(([, element]) => element);
+  }
+
+  #run(commands: readonly string[]): void {
+    this.#nftables().run(commands.join('\n'));
+  }
+}
+
+/** Name resolution and discovery on the link itself go along with a local network. */
+function lanRules(lan: Surroundings['lan']): string[] {
+  const rules = lan.map(({ dev, destination, prefixLength }) => {
+    const ip = familyOf(destination) === IPV6 ? 'ip6' : 'ip';
+    return `oifname "${dev}" ${ip} daddr ${destination}/${prefixLength} goto explained`;
+  });
+  for (const family of [1, 2] as const) {
+    const links = new Set(lan.filter(({ destination }) => familyOf(destination) === family).map(({ dev }) => `"${dev}"`));
+    const groups = family === IPV6 ? 'ip6 daddr ff02::/16' : 'ip daddr { 224.0.0.0/24, 239.255.255.250, 255.255.255.255 }';
+    if (links.size > 0) rules.push(`oifname { ${[...links].join(', ')} } ${groups} goto explained`);
+  }
+  return rules;
+}
+
+function cameInElements(connections: readonly Connection[]): string[] {
+  return ([1, 2] as const).flatMap((family) => {
+    const own = connections.filter(({ local }) => familyOf(local.address) === family);
+    if (own.length === 0) return [];
+    const keys = own.map(
+      ({ local, remote }) => `${local.address} . ${local.port} . ${remote.address} . ${remote.port}`,
+    );
+    return [`add element ${INET} came_in${family === IPV6 ? 6 : 4} { ${keys.join(', ')} }`];
+  });
+}

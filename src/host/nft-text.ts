@@ -1,0 +1,21 @@
+/** Words of nft(8) that every part of our rule set uses. Only numbers and names of ours go through here. */
+import { BYPASS_MARK, NFT_TABLE, SELECTION_FIELD } from './numbers.js';
+
+/** The table with hooks for IPv4 and IPv6; the other two are for ARP and for frames on their way to a device. */
+export const INET = `inet ${NFT_TABLE}`;
+export const ARP = `arp ${NFT_TABLE}`;
+export const NETDEV = `netdev ${NFT_TABLE}`;
+
+export const hex = (value: number): string => `0x${(value >>> 0).toString(16).padStart(8, '0')}`;
+
+/** Masks as the listing prints them: bits that are set afterwards are not cleared before. */
+export const setField = (mark: 'meta' | 'ct', value: number): string =>
+  `${mark} mark set ${mark} mark & ${hex(0x00ffffff | value)} | ${hex(value)}`;
+
+/** Of a protected socket, an answer to what came in, or allowed outside by the lock. */
+export const BYPASSES = `meta mark & ${hex(BYPASS_MARK)} vmap { ${hex(BYPASS_MARK)} : accept }`;
+export const SELECTION = `meta mark & ${hex(SELECTION_FIELD)}`;
+
+export const addRule = (table: string, chain: string, text: string): string => `add rule ${table} ${chain} ${text}`;
+export const addChain = (table: string, chain: string, hook?: string): string =>
+  `add chain ${table} ${chain}${hook === undefined ? '' : ` { ${hook}; policy accept; }`}`;

@@ -1,0 +1,314 @@
+/**
+ * A VPN's share of the firewall: chains and sets of its own, and the elements that lead to them from the shared maps
+ * (firewall-base.ts). What may leave outside the vNIC, what may enter it, what may arrive from it. DNS is in plan-dns.ts.
+ */
+import type { VpnSpec } from '../model/vpn-spec.js';
+import { FAMILIES, type Family, IPV6 } from '../model/vpn-types.js';
+import { addChain, addRule, ARP, hex, INET, NETDEV, SELECTION } from './nft-text.js';
+import { BYPASS_MARK, MARK_FIELD, type SlotNumbers, selectionMark } from './numbers.js';
+import type { PlanInput } from './plan.js';
+import { type DnsPlan, planDns } from './plan-dns.js';
+import type { RouteShape } from './plan-routes.js';
+import { prefixRanges } from './prefix-ranges.js';
+
+/** An element of a shared set or map: 'inet vpnd vnic4'. Two VPNs may need the same. */
+export interface Element {
+  set: string;
+  key: string;
+  verdict?: string;
+}
+
+export interface FirewallPlan {
+  /** In the order they are made; deleted in reverse. */
+  chains: string[];
+  /** Definitions and content of sets of its own. */
+  sets: { name: string; type: string; elements: string[] }[];
+  rules: [chain: string, text: string][];
+  /** Rules in chains that are empty until root has a VPN, with their tables. */
+  rootRules: [table: string, chain: string, text: string][];
+  elements: Element[];
+}
+
+export type Shapes = Readonly<Record<Family, RouteShape>>;
+
+const EVERY_UID = 'meta skuid 0-4294967294';
+const of = (family: Family): string => `meta nfproto ${family === IPV6 ? 'ipv6' : 'ipv4'}`;
+const ip = (family: Family): string => (family === IPV6 ? 'ip6' : 'ip');
+const digit = (family: Family): number => (family === IPV6 ? 6 : 4);
+
+export function planFirewall(input: PlanInput, numbers: SlotNumbers, shapes: Shapes): FirewallPlan {
+  const { slot, spec, owner } = input;
+  const link = `"${numbers.link}"`;
+  const plan: FirewallPlan = {
+    chains: [`arrive_${slot}`, `enter_${slot}`, `outside_${slot}`],
+    sets: FAMILIES.flatMap((family) => prefixSets(family, slot, shapes[family])),
+    rules: [
+      ...arriving(spec).map((text): [string, string] => [`arrive_${slot}`, text]),
+      ...entering(input).map((text): [string, string] => [`enter_${slot}`, text]),
+      ...leaving(input, shapes).map((text): [string, string] => [`outside_${slot}`, text]),
+    ],
+    rootRules: [],
+    elements: [
+      ...spec.addresses.map(({ family, address }) => ({ set: `${INET} vnic${digit(family)}`, key: address })),
+      ...spec.addresses
+        .filter(({ family }) => family !== IPV6)
+        .map(({ address }) => ({ set: `${ARP} vnic4`, key: address })),
+      { set: `${INET} arrive`, key: link, verdict: `goto arrive_${slot}` },
+      { set: `${INET} enter`, key: link, verdict: `goto enter_${slot}` },
+    ],
+  };
+  addSelections(plan, input);
+  addApplications(plan, input);
+  addSource(plan, input, numbers);
+  if (owner === 0) addRoot(plan, input, shapes);
+  else addUser(plan, input, shapes);
+  if (spec.dnsAddresses.length > 0) merge(plan, planDns(input));
+  else if (owner !== 0) plan.elements.push({ set: `${INET} dns_user`, key: String(owner), verdict: 'return' });
+  return plan;
+}
+
+export function firewallAdditions(plan: FirewallPlan): string[] {
+  return [
+    ...plan.chains.map((chain) => addChain(INET, chain)),
+    ...plan.sets.flatMap(({ name, type, elements }) => [
+      `add set ${INET} ${name} { type ${type}; flags interval; }`,
+      `add element ${INET} ${name} { ${elements.join(', ')} }`,
+    ]),
+    ...plan.rules.map(([chain, text]) => addRule(INET, chain, text)),
+    ...plan.rootRules.map(([table, chain, text]) => addRule(table, chain, text)),
+    ...plan.elements.map(({ set, key, verdict }) => `add element ${set} { ${key}${verdict ? ` : ${verdict}` : ''} }`),
+  ];
+}
+
+/** `elements` are those of the plan that no other VPN needs. */
+export function firewallRemovals(plan: FirewallPlan, elements: readonly Element[]): string[] {
+  const shared = [...new Set(plan.rootRules.map(([table, chain]) => `${table} ${chain}`))];
+  return [
+    ...shared.map((chain) => `flush chain ${chain}`),
+    ...elements.map(({ set, key }) => `delete element ${set} { ${key} }`),
+    ...plan.chains.map((chain) => `flush chain ${INET} ${chain}`),
+    ...plan.sets.map(({ name }) => `delete set ${INET} ${name}`),
+    ...plan.chains.toReversed().map((chain) => `delete chain ${INET} ${chain}`),
+  ];
+}
+
+function merge(plan: FirewallPlan, dns: DnsPlan): void {
+  plan.chains.push(...dns.chains);
+  plan.rules.push(...dns.rules);
+  plan.rootRules.push(...dns.rootRules);
+  plan.elements.push(...dns.elements);
+}
+
+/** What the routing tables decide by the longest prefix, for packets that did not ask them. */
+function prefixSets(family: Family, slot: number, { explicit, excluded }: RouteShape): FirewallPlan['sets'] {
+  if (explicit.length + excluded.length === 0) return [];
+  const ranges = prefixRanges(explicit, excluded);
+  const type = family === IPV6 ? 'ipv6_addr' : 'ipv4_addr';
+  return [
+    { name: `in${digit(family)}_${slot}`, type, elements: ranges.included },
+    { name: `out${digit(family)}_${slot}`, type, elements: ranges.excluded },
+  ].filter(({ elements }) => elements.length > 0);
+}
+
+/** From the vNIC, before conntrack. The VPN's servers reach the addresses they were given and nothing else of this host. */
+function arriving(spec: VpnSpec): string[] {
+  const own = ownAddresses(spec);
+  return [
+    // route_localnet opens 127.0.0.0/8 to the vNIC; only translated answers may use that.
+    'ip daddr 127.0.0.0/8 drop',
+    'ip saddr 127.0.0.0/8 drop',
+    `ip daddr != { ${[...own[1], '224.0.0.0/4', '255.255.255.255'].join(', ')} } drop`,
+    `ip6 daddr != { ${[...own[2], 'ff00::/8'].join(', ')} } drop`,
+  ];
+}
+
+/** Into the vNIC: only covered traffic, only with the vNIC's own address. The kernel's own answers have no user. */
+function entering({ spec, owner, trusted, blocked, selections }: PlanInput): string[] {
+  const own = ownAddresses(spec);
+  const rules = [
+    `meta mark & ${hex(BYPASS_MARK)} == ${hex(BYPASS_MARK)} drop`,
+    ...FAMILIES.map((family) =>
+      own[family].length > 0
+        ? `${ip(family)} saddr != { ${own[family].join(', ')} } drop`
+        : `${of(family)} drop`,
+    ),
+  ];
+  const covered = `${SELECTION} == ${hex(selectionMark(selections.covered ?? 0))}`;
+  const uids = uidsOf(trusted);
+  if (owner === 0) rules.push('meta skuid @own_vpn drop');
+  else rules.push(`meta skuid != ${owner} drop`);
+  if (selections.blocked !== undefined) rules.push(`${SELECTION} == ${hex(selectionMark(selections.blocked))} drop`);
+  if (owner === 0 && uidsOf(blocked).length > 0) rules.push(`meta skuid { ${uidsOf(blocked).join(', ')} } drop`);
+  if (trusted.length > 0) {
+    if (selections.covered !== undefined) rules.push(`${covered} accept`);
+    if (uids.length > 0) rules.push(`meta skuid { ${uids.join(', ')} } accept`);
+    rules.push(`${EVERY_UID} drop`);
+  }
+  return rules;
+}
+
+/** Covered traffic on its way to another link. */
+function leaving({ slot, owner }: PlanInput, shapes: Shapes): string[] {
+  const rules: string[] = [];
+  for (const family of FAMILIES) {
+    const { explicit, excluded } = shapes[family];
+    const sets = prefixSets(family, slot, shapes[family]).map(({ name }) => name);
+    const set = (name: string) => `${name}${digit(family)}_${slot}`;
+    if (explicit.length > 0) rules.push(`${ip(family)} daddr @${set('in')} drop`);
+    if (excluded.length > 0 && sets.includes(set('out'))) rules.push(`${ip(family)} daddr @${set('out')} goto explained`);
+    if (shapes[family].kind === 'some') rules.push(`${of(family)} goto explained`);
+  }
+  rules.push('jump lan');
+  if (owner === 0) rules.push(...HOST_EXCEPTIONS);
+  rules.push('drop');
+  return rules;
+}
+
+/** Without these the host loses its links: exceptions.ts says why of each. */
+const DHCP = ['udp sport 68 udp dport 67', 'udp sport 546 udp dport 547'];
+export const HOST_EXCEPTIONS: readonly string[] = [
+  'icmpv6 type { nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert } ip6 hoplimit 255 goto explained',
+  'icmpv6 type { mld-listener-query, mld-listener-report, mld-listener-done, mld2-listener-report } ip6 hoplimit 1 goto explained',
+  'ip protocol igmp ip ttl 1 goto explained',
+  ...DHCP.map((text) => `${text} goto explained`),
+];
+
+/**
+ * By the mark that a program gave the socket. Of a user's VPN only that user's, since a socket keeps its mark for good; root's
+ * come behind the users, because a user's VPN wins.
+ */
+function addSelections(plan: FirewallPlan, { slot, owner, selections }: PlanInput): void {
+  const ways: [number | undefined, string, string][] = [
+    [selections.covered, `selected_${slot}`, `goto outside_${slot}`],
+    [selections.blocked, `passed_${slot}`, 'goto explained'],
+  ];
+  for (const [selection, chain, verdict] of ways) {
+    if (selection === undefined) continue;
+    const key = hex(selectionMark(selection));
+    if (owner === 0) {
+      plan.rootRules.push([INET, 'root_outside', `${SELECTION} == ${key} ${verdict}`]);
+      continue;
+    }
+    plan.chains.push(chain);
+    plan.rules.push([chain, `meta skuid != ${owner} return`], [chain, verdict]);
+    plan.elements.push({ set: `${INET} outside_selection`, key, verdict: `jump ${chain}` });
+  }
+}
+
+function addUser(plan: FirewallPlan, input: PlanInput, shapes: Shapes): void {
+  const { slot, owner, trusted } = input;
+  const key = String(owner);
+  const onlySome = trusted.length > 0 && uidsOf(trusted).length === 0;
+  plan.elements.push(
+    { set: `${INET} own_vpn`, key },
+    { set: `${INET} outside_user`, key, verdict: onlySome ? 'goto explained' : `goto outside_${slot}` },
+    { set: `${NETDEV} user`, key, verdict: 'goto unexplained' },
+  );
+  const refused = FAMILIES.filter((family) => shapes[family].kind === 'refused');
+  if (refused.length === 0 || onlySome) return;
+  addRefusal(plan, input, refused);
+  plan.elements.push({ set: `${INET} refused_user`, key, verdict: `jump refused_${slot}` });
+}
+
+/**
+ * A socket that bound itself to an address of a refused family finds a route (plan-rules.ts, answersOfRefused): it hears at
+ * once that it may not, instead of nothing.
+ */
+function addRefusal(plan: FirewallPlan, { slot, selections }: PlanInput, families: readonly Family[]): void {
+  const { blocked } = selections;
+  const rules = [
+    'oifname "lo" return',
+    'meta l4proto { tcp, udp } th dport 53 return',
+    ...(blocked === undefined ? [] : [`${SELECTION} == ${hex(selectionMark(blocked))} return`]),
+    'jump lan',
+    ...families.map((family) => `${of(family)} goto refuse`),
+  ];
+  plan.chains.push(`refused_${slot}`);
+  plan.rules.push(...rules.map((text): [string, string] => [`refused_${slot}`, text]));
+}
+
+/** Root's VPN covers whoever has none, so it fills the ends of the shared chains. */
+function addRoot(plan: FirewallPlan, input: PlanInput, shapes: Shapes): void {
+  const { slot, trusted, blocked } = input;
+  const inet = (chain: string, text: string) => plan.rootRules.push([INET, chain, text]);
+  const frames = (text: string) => plan.rootRules.push([NETDEV, 'root_frames', text]);
+  // Reverse path filters judge by the rules of uid 0, which lead into the tunnel: what arrives shall be judged by main.
+  inet('root_arrive', 'iifname @outer goto bypass');
+  inet('root_arrive', 'fib daddr type { local, broadcast, multicast } goto bypass');
+  if (trusted.length > 0) {
+    const listed = uidsOf(trusted);
+    if (listed.length === 0) return;
+    inet('root_outside', `meta skuid { ${listed.join(', ')} } goto outside_${slot}`);
+    frames(`meta skuid { ${listed.join(', ')} } goto unexplained`);
+    return;
+  }
+  // A lease is renewed at a server that may be beyond the link.
+  inet('root_send', 'udp sport 68 udp dport 67 goto bypass');
+  inet('root_send', 'udp sport 546 udp dport 547 goto bypass');
+  for (const text of DHCP) frames(`${text} accept`);
+  // Frames that carry no IP: 802.1X, LLDP and the like.
+  frames('ether type != { ip, ip6, 8021q } meta skuid 0 accept');
+  const passed = uidsOf(blocked);
+  if (passed.length > 0) {
+    inet('root_send', `meta skuid { ${passed.join(', ')} } return`);
+    inet('root_outside', `meta skuid { ${passed.join(', ')} } goto explained`);
+    frames(`meta skuid { ${passed.join(', ')} } accept`);
+  }
+  const refused = FAMILIES.filter((family) => shapes[family].kind === 'refused');
+  if (refused.length > 0) {
+    addRefusal(plan, input, refused);
+    inet('root_send', 'meta skuid @own_vpn return');
+    inet('root_send', `${EVERY_UID} jump refused_${slot}`);
+  }
+  inet('root_outside', `goto outside_${slot}`);
+  frames(`${EVERY_UID} goto unexplained`);
+}
+
+/** Sockets that were made before the program was attached have no mark: told by the cgroup they were made in. */
+function addApplications(plan: FirewallPlan, { slot, owner, selections, cgroups }: PlanInput): void {
+  const chain = `apps_${slot}`;
+  for (const purpose of ['covered', 'blocked'] as const) {
+    const mark = hex(selectionMark(selections[purpose] ?? 0));
+    for (const { level, name } of cgroups[purpose]) {
+      plan.rules.push([chain, `socket cgroupv2 level ${level} "${name}" meta mark set meta mark | ${mark} return`]);
+    }
+  }
+  if (cgroups.covered.length + cgroups.blocked.length === 0) return;
+  plan.chains.push(chain);
+  if (owner !== 0) plan.elements.push({ set: `${INET} apps_user`, key: String(owner), verdict: `jump ${chain}` });
+  else plan.rootRules.push([INET, 'root_send', `meta mark & ${hex(MARK_FIELD)} == ${hex(0)} jump ${chain}`]);
+}
+
+/**
+ * Sources on the way into the vNIC: a query that was meant for loopback or the LAN, and what a container sends, carry other
+ * links' addresses.
+ */
+function addSource(plan: FirewallPlan, { slot, owner, spec, trusted }: PlanInput, { link }: SlotNumbers): void {
+  const own = ownAddresses(spec);
+  const kinds = [
+    ...(spec.dnsAddresses.length > 0 ? ['ct status dnat '] : []),
+    ...(owner === 0 && trusted.length === 0 ? ['iif != 0 '] : []),
+  ];
+  const rules = kinds.flatMap((kind) =>
+    FAMILIES.flatMap((family) => {
+      const [address] = own[family];
+      const others = `${ip(family)} saddr != { ${own[family].join(', ')} }`;
+      return address === undefined ? [] : [`${kind}${others} snat ${ip(family)} to ${address}`];
+    }),
+  );
+  if (rules.length === 0) return;
+  const chain = `source_${slot}`;
+  plan.chains.push(chain);
+  plan.rules.push(...rules.map((text): [string, string] => [chain, text]));
+  plan.elements.push({ set: `${INET} source`, key: `"${link}"`, verdict: `goto ${chain}` });
+}
+
+function ownAddresses(spec: VpnSpec): Record<Family, string[]> {
+  const own: Record<Family, string[]> = { 1: [], 2: [] };
+  for (const { family, address } of spec.addresses) own[family].push(address);
+  return own;
+}
+
+function uidsOf(selectors: PlanInput['trusted']): string[] {
+  return selectors.flatMap((selector) => (selector.kind === 'uid' ? [String(selector.uid)] : []));
+}

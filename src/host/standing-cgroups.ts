@@ -1,0 +1,43 @@
+/**
+ * The cgroups that an application list means and that stand already: sockets made there before the VPN carry no mark and are told
+ * by their cgroup. Those to come need nothing of this.
+ */
+import { cgroup2Root } from '../kernel/cgroup.js';
+import { BusinessError } from '../model/errors.js';
+import { cgroupsOf } from './app-scan.js';
+import type { AppSelector } from './applications.js';
+import type { StandingCgroup } from './plan.js';
+
+/** Where nft looks cgroups up, whatever is mounted elsewhere. */
+const NFT_ROOT = '/sys/fs/cgroup';
+
+export interface Standing {
+  /** Paths in cgroup v2. */
+  paths: string[];
+  cgroups: StandingCgroup[];
+}
+
+/** Throws BusinessError 2200003 where cgroup v2 is missing or mounted where nft does not find it. */
+export async function standingCgroups(selectors: readonly AppSelector[]): Promise<Standing> {
+  const ids = selectors.flatMap((selector) => (selector.kind === 'app' ? [selector.id] : []));
+  const named = selectors.flatMap((selector) => (selector.kind === 'cgroup' ? [selector.path] : []));
+  if (ids.length + named.length === 0) return { paths: [], cgroups: [] };
+  const root = cgroup2Root();
+  if (root === undefined || (root !== NFT_ROOT && !root.startsWith(`${NFT_ROOT}/`))) {
+    const where = root === undefined ? 'is not mounted' : `is mounted at ${root}, not under ${NFT_ROOT}`;
+    throw new BusinessError(2200003, undefined, `application lists need cgroup v2, which ${where}`);
+  }
+  const running = ids.length > 0 ? await cgroupsOf(ids) : [];
+  const paths = [...new Set([...named, ...running.map(({ path }) => path)])];
+  return { paths, cgroups: paths.filter(isWritable).map((path) => standing(root, path)) };
+}
+
+/** nft's strings have no escape for a quote. Such a cgroup's old sockets are ended, by number, but not marked. */
+function isWritable(path: string): boolean {
+  return !path.includes('"');
+}
+
+function standing(root: string, path: string): StandingCgroup {
+  const level = path.split('/').length - 1;
+  return { level, name: `${root}${path}`.slice(NFT_ROOT.length + 1) };
+}
