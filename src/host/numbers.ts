@@ -86,9 +86,8 @@ export const USER_SECTIONS = 400;
 /** Within a slot's ladder. */
 export const STEP = {
   explicit: 1,
-  /** Of a family that is not accepted: what has no source address yet, and what has one. */
-  withoutSource: 1,
-  withSource: 2,
+  /** Of a family that is not accepted. */
+  answers: 1,
   lan: 3,
   everything: 4,
   excluded: 5,

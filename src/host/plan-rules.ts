@@ -13,13 +13,13 @@ import { addressBucket, type Bucket, uidBucket } from './sections.js';
 
 export function planRules(family: Family, input: PlanInput, numbers: SlotNumbers, shape: RouteShape): Operation[] {
   return [
-    ...ladder(family, numbers, shape),
+    ...ladder(family, input, numbers, shape),
     ...kernelAnswers(family, input, numbers, shape),
     ...(input.owner === 0 ? rootSelectors(family, input, numbers, shape) : userSelectors(family, input, numbers)),
   ];
 }
 
-function ladder(family: Family, numbers: SlotNumbers, shape: RouteShape): Operation[] {
+function ladder(family: Family, input: PlanInput, numbers: SlotNumbers, shape: RouteShape): Operation[] {
   const step = (offset: number) => ({ kind: 'rule', family, priority: numbers.ladder + offset }) as const;
   const steps: Operation[] = [];
   // Last one first: the end stands before anything can fall through to it.
@@ -32,7 +32,7 @@ function ladder(family: Family, numbers: SlotNumbers, shape: RouteShape): Operat
       steps.push({ ...step(STEP.everything), action: 'lookup', table: numbers.defaultTable });
     }
     steps.push({ ...step(STEP.lan), action: 'lookup', table: LAN_TABLE });
-    if (shape.kind === 'refused') steps.push(...answersOfRefused(family, numbers));
+    if (shape.kind === 'refused') steps.push(...answersOfRefused(family, input, numbers));
   }
   if (shape.explicit.length + shape.excluded.length > 0) {
     steps.push({ ...step(STEP.explicit), action: 'lookup', table: numbers.explicitTable });
@@ -42,17 +42,28 @@ function ladder(family: Family, numbers: SlotNumbers, shape: RouteShape): Operat
   return steps;
 }
 
+/** Where ephemeral ports begin unless somebody changed that: below are services (ip_local_port_range in ip(7)). */
+const EPHEMERAL = 32768;
+/** The kernel takes no range that ends with 65535. */
+const LAST_PORT = 65534;
+
 /**
- * What comes in from outside by a refused family is answered: an answer has its source address when its route is looked up, a
- * new connection has none yet. A socket that bound itself to an address gets past this, and meets the firewall's lock.
+ * What comes in from outside by a refused family is answered, so it needs a route: an answer has its port when its route is
+ * looked up, while a connection that is being made has none yet, and hears at once that there is no way. A socket that bound
+ * itself to a port gets past this and meets the firewall's lock.
  */
-function answersOfRefused(family: Family, numbers: SlotNumbers): Operation[] {
-  const rule = { kind: 'rule', family } as const;
-  const main = { ...rule, priority: numbers.ladder + STEP.withSource, action: 'lookup', table: RT_TABLE_MAIN } as const;
-  // IPv6 compares sources only of look-ups that have one; these two halves are all there are.
-  if (family === IPV6) return ['::', '8000::'].map((from) => ({ ...main, from, fromPrefixLength: 1 }));
-  const priority = numbers.ladder + STEP.withoutSource;
-  return [main, { ...rule, priority, action: 'goto', target: numbers.ladder + STEP.lan, from: '0.0.0.0' }];
+function answersOfRefused(family: Family, { owner, lastUid }: PlanInput, numbers: SlotNumbers): Operation[] {
+  const rule = { kind: 'rule', family, priority: numbers.ladder + STEP.answers, table: RT_TABLE_MAIN } as const;
+  const answers: Operation[] = [
+    { ...rule, action: 'lookup', protocol: 'tcp', sourcePorts: { first: 1, last: LAST_PORT } },
+    { ...rule, action: 'lookup', protocol: 'udp', sourcePorts: { first: 1, last: EPHEMERAL - 1 } },
+  ];
+  // Echo replies are the kernel's. In a user namespace without number for its uid they are everybody's.
+  const kernel = lastUid === LAST_UID ? { uidRange: { first: 0, last: 0 } } : {};
+  if (owner === 0) {
+    answers.push({ ...rule, action: 'lookup', protocol: family === IPV6 ? 'ipv6-icmp' : 'icmp', ...kernel });
+  }
+  return answers;
 }
 
 /**
@@ -149,7 +160,7 @@ function rootSelectors(family: Family, input: PlanInput, numbers: SlotNumbers, s
   }
   const ranges = trusted.length > 0 ? uids(trusted) : [{ first: 0, last: input.lastUid }];
   for (const uidRange of ranges) rules.push({ ...covered, uidRange });
-  // Containers, virtual machines, other namespaces: as everyone. What they forward has a source, so not by the answers' rungs.
+  // Containers, virtual machines, other namespaces: as everyone. What is forwarded is no answer of this host.
   if (trusted.length === 0) {
     const target = shape.kind === 'refused' ? numbers.ladder + STEP.lan : numbers.ladder;
     rules.push({ kind: 'rule', family, action: 'goto', priority: PRIORITY.forwarded, target });

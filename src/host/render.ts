@@ -26,14 +26,15 @@ export function renderOperation(operation: Operation): string {
       return words.join(' ');
     }
     case 'rule': {
-      const { priority, action, table, target, fwmark, uidRange, iif, from, fromPrefixLength, udpSourcePort } =
-        operation;
+      const { priority, action, table, target, fwmark, uidRange, iif, from, fromPrefixLength } = operation;
+      const { protocol, sourcePorts } = operation;
       const words = [`rule add pref ${priority}`];
       if (from !== undefined) words.push(`from ${from}${fromPrefixLength === undefined ? '' : `/${fromPrefixLength}`}`);
       if (iif !== undefined) words.push(`iif ${iif}`);
       if (fwmark !== undefined) words.push(`fwmark ${hex(fwmark.value)}/${hex(fwmark.mask)}`);
       if (uidRange !== undefined) words.push(`uidrange ${uidRange.first}-${uidRange.last}`);
-      if (udpSourcePort !== undefined) words.push(`ipproto udp sport ${udpSourcePort}`);
+      if (protocol !== undefined) words.push(`ipproto ${protocol}`);
+      if (sourcePorts !== undefined) words.push(`sport ${portRange(sourcePorts)}`);
       if (action === 'lookup') words.push(`lookup ${table}`);
       else if (action === 'goto') words.push(`goto ${target}`);
       else words.push(action);
@@ -41,6 +42,10 @@ export function renderOperation(operation: Operation): string {
       return words.join(' ');
     }
   }
+}
+
+function portRange({ first, last }: { first: number; last: number }): string {
+  return first === last ? `${first}` : `${first}-${last}`;
 }
 
 function withFamily(operation: Operation): string {

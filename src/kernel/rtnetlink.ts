@@ -65,6 +65,8 @@ const FRA_SPORT_RANGE = 23;
 /** rtm_type; `throw` ends the look-up in this table, `unreachable` all of it. */
 export const ROUTE_TYPES = { unicast: 1, local: 2, unreachable: 7, throw: 9 } as const;
 /** fib_rule_hdr.action; `unreachable` is ENETUNREACH to the caller, as if no rule had matched. */
+/** Under the names that iproute2 prints. */
+export const IP_PROTOCOLS = { icmp: 1, tcp: 6, udp: 17, 'ipv6-icmp': 58 } as const;
 export const RULE_ACTIONS = { lookup: 1, goto: 2, nop: 3, unreachable: 7, prohibit: 8 } as const;
 
 const addressFamily = (family: Family): number => (family === IPV6 ? AF_INET6 : AF_INET);
@@ -263,8 +265,9 @@ export interface RuleSettings {
   /** Source address, whole or, with a prefix length, that many bits of it. */
   from?: string;
   fromPrefixLength?: number;
-  /** UDP from this port. */
-  udpSourcePort?: number;
+  /** Only this protocol, and of it only these source ports; a connection that is being made has 0 until it gets one. */
+  protocol?: keyof typeof IP_PROTOCOLS;
+  sourcePorts?: { first: number; last: number };
 }
 
 export function addRule(rule: RuleSettings): NetlinkRequest {
@@ -279,7 +282,7 @@ export function deleteRule(rule: RuleSettings): NetlinkRequest {
 const ruleHeader = Buffer.alloc(12);
 const uids = Buffer.alloc(8);
 const protocolKernel = Buffer.from([RTPROT_KERNEL]);
-const protocolUdp = Buffer.from([17]);
+const ipProtocol = Buffer.alloc(1);
 const ports = Buffer.alloc(4);
 
 function ruleRequest(call: string, type: number, extra: number, rule: RuleSettings): NetlinkRequest {
@@ -305,10 +308,13 @@ function ruleRequest(call: string, type: number, extra: number, rule: RuleSettin
         uids.writeUInt32LE(rule.uidRange.last, 4);
         writer.attribute(FRA_UID_RANGE, uids);
       }
-      if (rule.udpSourcePort !== undefined) {
-        writer.attribute(FRA_IP_PROTO, protocolUdp);
-        ports.writeUInt16LE(rule.udpSourcePort, 0);
-        ports.writeUInt16LE(rule.udpSourcePort, 2);
+      if (rule.protocol !== undefined) {
+        ipProtocol[0] = IP_PROTOCOLS[rule.protocol];
+        writer.attribute(FRA_IP_PROTO, ipProtocol);
+      }
+      if (rule.sourcePorts !== undefined) {
+        ports.writeUInt16LE(rule.sourcePorts.first, 0);
+        ports.writeUInt16LE(rule.sourcePorts.last, 2);
         writer.attribute(FRA_SPORT_RANGE, ports);
       }
       writer.attribute(FRA_PROTOCOL, protocolKernel);

@@ -41,11 +41,15 @@ export interface Policy {
   readonly applications: ReadonlyMap<string, ApplicationTarget>;
   /** Which physical networks covered traffic may reach directly. */
   readonly lan: 'private' | 'off' | readonly Prefix[];
+  /** Ports of UDP servers that answer from any address of the host: their answers leave as they would without a VPN. */
+  readonly udpServices: readonly number[];
+  /** What becomes of traffic that a link forwards while root's VPN is up; links that are not named: through the VPN. */
+  readonly forwarding: ReadonlyMap<string, 'direct' | 'block'>;
   /** uids whose traffic is blocked when no VPN is up. */
   readonly lockdown: ReadonlySet<number>;
 }
 
-const KEYS = ['callers', 'guests', 'disabled', 'applications', 'lan', 'lockdown'];
+const KEYS = ['callers', 'guests', 'disabled', 'applications', 'lan', 'udpServices', 'forwarding', 'lockdown'];
 /** The largest uid; 2^32 - 1 means "no uid" to the kernel. */
 const MAX_ID = 0xffff_fffe;
 
@@ -62,6 +66,8 @@ export function defaultPolicy(names: NameLookup, file: string = DEFAULT_POLICY_F
     isDisabled: false,
     applications: new Map(),
     lan: 'private',
+    udpServices: [],
+    forwarding: new Map(),
     lockdown: new Set(),
   };
 }
@@ -86,6 +92,8 @@ export function parsePolicy(text: string, file: string, names: NameLookup): Poli
     isDisabled: read('disabled', readBoolean, base.isDisabled),
     applications: read('applications', readApplications, base.applications),
     lan: read('lan', readLan, base.lan),
+    udpServices: read('udpServices', readPorts, base.udpServices),
+    forwarding: read('forwarding', readForwarding, base.forwarding),
     lockdown: read('lockdown', readUsers, base.lockdown),
   };
 }
@@ -200,6 +208,29 @@ function readLan(entry: Entry): Policy['lan'] {
   if (entry.node.type === 'array') return elements(entry).map(readCidr);
   const word: unknown = entry.node.value;
   return word === 'private' || word === 'off' ? word : refuse(entry, 'is not "private", "off" or a list of prefixes');
+}
+
+function readPorts(entry: Entry): number[] {
+  const ports = elements(entry).map((port) => {
+    const value: unknown = port.node.type === 'number' ? port.node.value : undefined;
+    return typeof value === 'number' && isPort(value) ? value : refuse(port, 'is not a port in 1..65534');
+  });
+  return [...new Set(ports)];
+}
+
+/** Routing rules take no range that ends with 65535. */
+function isPort(value: number): boolean {
+  return Number.isInteger(value) && value >= 1 && value <= 65534;
+}
+
+function readForwarding(entry: Entry): Map<string, 'direct' | 'block'> {
+  return new Map(
+    [...members(entry)].map(([link, way]) => {
+      if (!isLinkName(link)) refuse(way, `${quote(link)} is no name of a link like docker0`);
+      const word: unknown = way.node.value;
+      return [link, word === 'direct' || word === 'block' ? word : refuse(way, 'is not "direct" or "block"')];
+    }),
+  );
 }
 
 function readCidr(entry: Entry): Prefix {

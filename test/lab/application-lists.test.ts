@@ -83,7 +83,7 @@ test("a user's VPN for some of its applications, or for all but some", { timeout
   for (const [lists, expected] of cases) {
     await connect(owner, exit, vpnConfig(exit.vnic, lists));
     await expectPaths(lab, exit, expected, JSON.stringify(lists));
-    assert.equal((await lab.app.run('nft', ['list', 'ruleset'])).stdout, '', 'source addresses are right without NAT');
+    assert.doesNotMatch((await lab.app.run('nft', ['list', 'ruleset'])).stdout, /snat/, 'source addresses are right without NAT');
     await owner.call('destroy');
     assert.deepEqual(listSocketMarks(lab.cgroup.directory), []);
     const fd: number = await lab.inside1.call('open', 1, 'udp');

@@ -86,7 +86,7 @@ test('64 users at once: each gets a VPN of its own with DNS, and all go again', 
       assert.deepEqual((await tunnelsOf(app)).sort(), links.sort());
       assert.equal(new Set(links).size, COUNT);
       for (const family of ['-4', '-6']) assert.deepEqual(await usersInRules(app, family), USERS);
-      assert.equal((await app.json<{ nftables: unknown[] }>('nft', ['-j', 'list', 'tables'])).nftables.length, 2);
+      assert.equal((await app.json<{ nftables: unknown[] }>('nft', ['-j', 'list', 'tables'])).nftables.length, 4);
 
       if (ending === 'destroy') {
         const ends = await Promise.all(clients.map((client) => client.call('destroy')));
