@@ -4,8 +4,8 @@
  *
  *   up N | down N           user N's VPN, and its end; answers milliseconds
  *   plain                   a TUN of the same address and MTU with a route into it, and nothing else
- *   relay PROGRAM NAME PID  lets PROGRAM copy packets between user 0's TUN (or the plain one) and a new TUN NAME in the
- *                           network namespace of process PID
+ *   relay CPU PROGRAM NAME PID  lets PROGRAM, on that CPU, copy packets between user 0's TUN (or the plain one) and a new
+ *                           TUN NAME in the network namespace of process PID
  */
 import { execFileSync, spawn } from 'node:child_process';
 import { closeSync } from 'node:fs';
@@ -21,12 +21,18 @@ const cgroups = process.argv[2];
 const connections = new Map<number, ServiceConnection>();
 const tuns = new Map<number, number>();
 
+/** The service takes the effective uid at connect(2) and socketpair(2) for the caller's. */
+function as<T>(index: number, make: () => T): T {
+  process.seteuid?.(FIRST_POLICY_UID + index);
+  const made = make();
+  process.seteuid?.(0);
+  return made;
+}
+
 function connectionOf(index: number): ServiceConnection {
   const known = connections.get(index);
   if (known) return known;
-  process.seteuid?.(FIRST_POLICY_UID + index);
-  const made = new ServiceConnection(socketPath(), 1000);
-  process.seteuid?.(0);
+  const made = as(index, () => new ServiceConnection(socketPath(), 1000));
   made.hold(true);
   connections.set(index, made);
   return made;
@@ -35,8 +41,8 @@ function connectionOf(index: number): ServiceConnection {
 async function up(index: number): Promise<number> {
   const service = connectionOf(index);
   const config = policyVpnConfig(index, cgroups);
+  const [mine, theirs] = as(index, unixPair);
   const start = performance.now();
-  const [mine, theirs] = unixPair();
   await service.call('setUp', { config }, [theirs], () => closeSync(theirs));
   const received = receiveWithFds(mine);
   const elapsed = performance.now() - start;
@@ -68,10 +74,11 @@ async function plain(): Promise<void> {
   for (const target of Object.values(TUNNEL_TARGETS)) ip(`route add ${target} dev ${name}`);
 }
 
-async function relay(program: string, name: string, pid: string): Promise<void> {
+async function relay(cpu: string, program: string, name: string, pid: string): Promise<void> {
   const far = openTun(name);
   ip(`link set ${name} mtu ${TUNNEL_MTU} netns ${pid}`);
-  spawn(program, ['relay', '3', '4'], { stdio: ['ignore', 'inherit', 'inherit', tuns.get(0) ?? -1, far.fd] });
+  const words = ['-c', cpu, program, 'relay', '3', '4'];
+  spawn('taskset', words, { stdio: ['ignore', 'inherit', 'inherit', tuns.get(0) ?? -1, far.fd] });
 }
 
 function ip(words: string): void {
@@ -82,7 +89,7 @@ const COMMANDS: Record<string, (...words: string[]) => Promise<unknown>> = {
   up: (index) => up(Number(index)),
   down: (index) => down(Number(index)),
   plain,
-  relay: (program = '', name = '', pid = '') => relay(program, name, pid),
+  relay: (cpu = '', program = '', name = '', pid = '') => relay(cpu, program, name, pid),
 };
 
 for await (const line of createInterface({ input: process.stdin })) {

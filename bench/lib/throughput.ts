@@ -7,6 +7,7 @@
  *   uid 10000 ── TUN 10.9.0.2 ═══ bulk relay ═══════ far0, lo 203.0.113.10, 2001:db8:f::10
  *   uid 3001  ── eth0 192.0.2.2 ──────────────────── eth0 192.0.2.1, 2001:db8:1::1
  */
+import { availableParallelism } from 'node:os';
 import type { LabHost } from '../../test/lab/lib/host.js';
 import type { Lab } from '../../test/lab/lib/lab.js';
 import { startVpnd, type Vpnd } from '../../test/lab/lib/vpnd.js';
@@ -37,7 +38,15 @@ export interface Programs {
 const STRANGER = 3001;
 const LINK_TARGETS = { IPv4: '192.0.2.1', IPv6: '2001:db8:1::1' } as const;
 const SCRIPT = 'dist/bench/lib/policy-vpns.js';
-const ROUND_MS = 200;
+const ROUND_MS = 150;
+/**
+ * Where the scheduler puts three busy processes on few cores would decide more than what is measured: the relay has one core,
+ * the ends another. Words for taskset(1).
+ */
+const [SENDER_CPU, RELAY_CPU] = [
+  ['-c', '0'],
+  ['-c', availableParallelism() > 1 ? '1' : '0'],
+];
 
 /** With `cgroups`, the lists of the VPNs name cgroups below it. Without: no service, no VPN. */
 export async function buildSite(lab: Lab, name: string, bulk: string, service?: { cgroups?: string }): Promise<Site> {
@@ -52,10 +61,10 @@ export async function buildSite(lab: Lab, name: string, bulk: string, service?: 
   const vpns = new Driver(host.spawnNode(SCRIPT, service?.cgroups === undefined ? [] : [service.cgroups], { ...env }));
   if (vpnd) for (let index = 0; index < POLICY_VPNS; index++) await vpns.ask(`up ${index}`);
   else await vpns.ask('plain');
-  await vpns.ask(`relay ${bulk} far0 ${sink.pid}`);
+  await vpns.ask(`relay ${RELAY_CPU[1]} ${bulk} far0 ${sink.pid}`);
   await sink.configure('far0', ['10.9.0.1/24', 'fd09::1/64']);
   await sink.configure('lo', [`${TUNNEL_TARGETS.IPv4}/32`, `${TUNNEL_TARGETS.IPv6}/128`]);
-  await sink.spawn(bulk, ['sink']).waitFor(/^ready$/m);
+  await sink.spawn('taskset', [...SENDER_CPU, bulk, 'sink']).waitFor(/^ready$/m);
   return { host, vpns, vpnd };
 }
 
@@ -88,10 +97,10 @@ async function inTurns(
   unit: Throughput['unit'],
   sites: readonly [Site, Site],
   rounds: number,
-  [program = '', ...args]: readonly string[],
+  program: readonly string[],
   convert = (value: number) => value,
 ): Promise<Throughput> {
-  const drivers = sites.map(({ host }) => new Driver(host.spawn(program, args)));
+  const drivers = sites.map(({ host }) => new Driver(host.spawn('taskset', [...SENDER_CPU, ...program])));
   const measure = async (driver: Driver | undefined) => convert(Number(await driver?.ask(String(ROUND_MS))));
   for (const driver of drivers) await measure(driver);
   const pairs: [number, number][] = [];

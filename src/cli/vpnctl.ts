@@ -1,15 +1,19 @@
 #!/usr/bin/env node
 /**
  * vpnctl: asks the service, as any client does. It shows the caller's own VPN, and root all of them. Exit codes: 0, 1 when the
- * service refused, 64 usage, 69 when it cannot be reached.
+ * service refused, 64 usage, 69 when it cannot be reached; `run` ends as its command does.
  */
 import { parseArgs } from 'node:util';
 import { type ServiceStatus, socketPath, type VpnStatus } from '../ipc/methods.js';
 import { ServiceConnection } from '../ipc/service-connection.js';
 import { BusinessError } from '../model/errors.js';
+import { type Launch, parseLaunch, run } from './run.js';
 
 const USAGE = `usage: vpnctl status [--json]    what VPNs are up: your own, or as root everybody's
        vpnctl events             what happens to them, one JSON object a line, until interrupted
+       vpnctl run --app ID -- COMMAND [ARGUMENT...]
+                                 starts a program as the application ID, for machines where no desktop and no
+                                 systemd does it: VPNs that name ID cover it, or leave it out
        vpnctl --help
 The socket is VPND_SOCKET, else /run/vpnd/vpnd.sock.
 `;
@@ -30,6 +34,7 @@ function print(status: ServiceStatus): void {
 }
 
 async function main(): Promise<void> {
+  if (process.argv[2] === 'run') return launch(process.argv.slice(3));
   const { values, positionals } = parseCommandLine();
   if (values.help) return void process.stdout.write(USAGE);
   const [command, ...rest] = positionals;
@@ -48,9 +53,30 @@ async function main(): Promise<void> {
     await service.call('subscribe', {});
     service.hold(true);
   } catch (error) {
-    if (!(error instanceof BusinessError)) throw error;
-    fail(error.code === 2200002 ? 69 : 1, error.message);
+    failWith(error);
   }
+}
+
+async function launch(words: string[]): Promise<void> {
+  const what = launchOf(words);
+  try {
+    process.exit(await run(new ServiceConnection(socketPath()), what));
+  } catch (error) {
+    failWith(error);
+  }
+}
+
+function launchOf(words: string[]): Launch {
+  try {
+    return parseLaunch(words);
+  } catch (error) {
+    return fail(64, `${(error as Error).message}\n${USAGE}`);
+  }
+}
+
+function failWith(error: unknown): never {
+  if (!(error instanceof BusinessError)) throw error;
+  fail(error.code === 2200002 ? 69 : 1, error.message);
 }
 
 function parseCommandLine() {

@@ -9,6 +9,7 @@ import { firewallBase, firewallRemoval } from './firewall-base.js';
 import { addChain, addRule, INET, NETDEV } from './nft-text.js';
 import { NFT_TABLE } from './numbers.js';
 import type { Plan } from './plan.js';
+import type { Connection } from './sockets.js';
 import { type Element, type FirewallPlan, firewallAdditions, firewallRemovals } from './plan-firewall.js';
 
 const FAMILIES = ['inet', 'arp', 'netdev'];
@@ -23,12 +24,6 @@ export interface Surroundings {
   lan: readonly { dev: string; destination: string; prefixLength: number }[];
   /** Links on which frames of packet sockets are looked at; the kernel takes 256 at most. */
   frames: readonly string[];
-}
-
-/** A TCP connection that came in. */
-export interface Connection {
-  local: { address: string; port: number };
-  remote: { address: string; port: number };
 }
 
 export class Firewall {
@@ -46,51 +41,50 @@ export class Firewall {
   }
 
   /**
-   * One transaction; throws with nothing done. `cameIn`: connections that are older than the table and came in from outside;
-   * asked for only when the table is made.
+   * One transaction; throws with nothing done. `cameIn`: connections that came in from outside and are older than the tables;
+   * of no use when these stand.
    */
-  add(plan: Plan, cameIn: () => readonly Connection[]): void {
+  async add(plan: Plan, cameIn: readonly Connection[]): Promise<void> {
     const additions = firewallAdditions(plan.firewall);
     if (this.#standing.size === 0) {
-      this.#cameIn = cameIn();
-      this.#run([...this.#shared(), ...additions]);
+      this.#cameIn = cameIn;
+      await this.#run([...this.#shared(), ...additions]);
     } else {
       try {
-        this.#run(additions);
+        await this.#run(additions);
       } catch (error) {
         // `nft flush ruleset` is how many firewalls load their rules.
         if (this.isWhole()) throw error;
-        this.#run([...this.#everything(), ...additions]);
+        await this.#run([...this.#everything(), ...additions]);
       }
     }
     this.#standing.set(plan.slot, plan.firewall);
   }
 
-  remove(plan: Plan): void {
+  async remove(plan: Plan): Promise<void> {
     const standing = this.#standing.get(plan.slot);
     if (!standing) return;
     this.#standing.delete(plan.slot);
     try {
-      this.#run(this.isUp ? firewallRemovals(standing, this.#onlyIn(standing)) : firewallRemoval());
+      await this.#run(this.isUp ? firewallRemovals(standing, this.#onlyIn(standing)) : firewallRemoval());
     } catch (error) {
       if (this.isWhole()) throw error;
       // Somebody took it away: the rest goes, or comes back without this one.
-      this.#run(this.isUp ? this.#everything() : this.#nothing());
+      await this.#run(this.isUp ? this.#everything() : this.#nothing());
     }
   }
 
   /** Links or policy have changed. */
-  surround(surroundings: Surroundings): void {
+  async surround(surroundings: Surroundings): Promise<void> {
     this.#surroundings = surroundings;
-    if (!this.isUp) return;
-    this.#run([...this.#fillSurroundings()]);
+    if (this.isUp) await this.#run([...this.#fillSurroundings()]);
   }
 
   /** Everything anew in one transaction, so that there is no moment without. `cameIn` as in `add`. */
-  restore(cameIn: () => readonly Connection[]): void {
+  async restore(cameIn: readonly Connection[]): Promise<void> {
     if (!this.isUp) return;
-    this.#cameIn = cameIn();
-    this.#run(this.#everything());
+    this.#cameIn = cameIn;
+    await this.#run(this.#everything());
   }
 
   /** Whether our tables exist. What is in them only we and root can change. */
@@ -139,20 +133,23 @@ export class Firewall {
     return [...own].filter(([key]) => !others.has(key)).map(([, element]) => element);
   }
 
-  #run(commands: readonly string[]): void {
-    this.#nftables().run(commands.join('\n'));
+  #run(commands: readonly string[]): Promise<void> {
+    return this.#nftables().runAsync(commands.join('\n'));
   }
 }
 
 /** Name resolution and discovery on the link itself go along with a local network. */
-function lanRules(lan: Surroundings['lan']): string[] {
+export function lanRules(lan: Surroundings['lan']): string[] {
   const rules = lan.map(({ dev, destination, prefixLength }) => {
     const ip = familyOf(destination) === IPV6 ? 'ip6' : 'ip';
     return `oifname "${dev}" ${ip} daddr ${destination}/${prefixLength} goto explained`;
   });
   for (const family of [1, 2] as const) {
-    const links = new Set(lan.filter(({ destination }) => familyOf(destination) === family).map(({ dev }) => `"${dev}"`));
-    const groups = family === IPV6 ? 'ip6 daddr ff02::/16' : 'ip daddr { 224.0.0.0/24, 239.255.255.250, 255.255.255.255 }';
+    const links = new Set(
+      lan.filter(({ destination }) => familyOf(destination) === family).map(({ dev }) => `"${dev}"`),
+    );
+    const groups =
+      family === IPV6 ? 'ip6 daddr ff02::/16' : 'ip daddr { 224.0.0.0/24, 239.255.255.250, 255.255.255.255 }';
     if (links.size > 0) rules.push(`oifname { ${[...links].join(', ')} } ${groups} goto explained`);
   }
   return rules;

@@ -32,6 +32,10 @@ export class LinkDeleter {
     return this.#running;
   }
 
+  get portId(): number {
+    return this.#socket.portId;
+  }
+
   close(): void {
     this.#socket.close();
   }

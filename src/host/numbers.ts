@@ -25,6 +25,8 @@ export const LINK_GROUP = 0x76706e;
 /** Links on their way out, so that many are unregistered in one go. */
 export const DYING_LINK_GROUP = 0x76706f;
 export const NFT_TABLE = 'vpnd';
+/** A table of its own: it outlives VPNs and vpnd. */
+export const LOCKDOWN_TABLE = 'vpnd_lockdown';
 /** Behind every device route; not 4294967295, which iproute2 cannot flush for IPv6. */
 export const UNREACHABLE_METRIC = 4294967294;
 
@@ -46,7 +48,7 @@ export const SLOTS = 1500;
  *                                                                               12300  sections: from which address
  *                                                                               12999  uid 0: goto 14000
  *   13100  one of 32 uids                 14100  root's VPN                     14999  goto 30000
- *   13200  sections: which uid
+ *   13200  sections: which uid             14890  lockdown of users without a VPN
  *   15000  ladders, ten a slot, entered only by goto                            30000  nop: others' rules, main, default
  */
 export const PRIORITY = {
@@ -74,6 +76,11 @@ export const PRIORITY = {
   rootVpn: 14000,
   rootBlocked: 14100,
   rootCovered: 14110,
+  lockdown: 14890,
+  lockedUser: 14900,
+  pastLockdown: 14910,
+  lockedLadder: 14950,
+  lockdownEnd: 14953,
   uncovered: 14999,
   ladders: 15000,
   end: 30000,
@@ -131,6 +138,10 @@ export function isOurTable(table: number): boolean {
 
 export function isOurPriority(priority: number): boolean {
   return priority >= PRIORITY.first && priority <= PRIORITY.end;
+}
+
+export function isLockdownPriority(priority: number): boolean {
+  return priority >= PRIORITY.lockdown && priority <= PRIORITY.lockdownEnd;
 }
 
 /** The tag in the name of a slot's BPF programs: at most 15 characters, unique to this network namespace. */

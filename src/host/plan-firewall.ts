@@ -4,7 +4,7 @@
  */
 import type { VpnSpec } from '../model/vpn-spec.js';
 import { FAMILIES, type Family, IPV6 } from '../model/vpn-types.js';
-import { addChain, addRule, ARP, hex, INET, NETDEV, SELECTION } from './nft-text.js';
+import { ARP, addChain, addRule, hex, INET, NETDEV, SELECTION } from './nft-text.js';
 import { BYPASS_MARK, MARK_FIELD, type SlotNumbers, selectionMark } from './numbers.js';
 import type { PlanInput } from './plan.js';
 import { type DnsPlan, planDns } from './plan-dns.js';
@@ -128,9 +128,7 @@ function entering({ spec, owner, trusted, blocked, selections }: PlanInput): str
   const rules = [
     `meta mark & ${hex(BYPASS_MARK)} == ${hex(BYPASS_MARK)} drop`,
     ...FAMILIES.map((family) =>
-      own[family].length > 0
-        ? `${ip(family)} saddr != { ${own[family].join(', ')} } drop`
-        : `${of(family)} drop`,
+      own[family].length > 0 ? `${ip(family)} saddr != { ${own[family].join(', ')} } drop` : `${of(family)} drop`,
     ),
   ];
   const covered = `${SELECTION} == ${hex(selectionMark(selections.covered ?? 0))}`;
@@ -155,7 +153,8 @@ function leaving({ slot, owner }: PlanInput, shapes: Shapes): string[] {
     const sets = prefixSets(family, slot, shapes[family]).map(({ name }) => name);
     const set = (name: string) => `${name}${digit(family)}_${slot}`;
     if (explicit.length > 0) rules.push(`${ip(family)} daddr @${set('in')} drop`);
-    if (excluded.length > 0 && sets.includes(set('out'))) rules.push(`${ip(family)} daddr @${set('out')} goto explained`);
+    if (excluded.length > 0 && sets.includes(set('out')))
+      rules.push(`${ip(family)} daddr @${set('out')} goto explained`);
     if (shapes[family].kind === 'some') rules.push(`${of(family)} goto explained`);
   }
   rules.push('jump lan');

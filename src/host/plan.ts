@@ -9,7 +9,7 @@ import { FAMILIES, type Family, IPV4 } from '../model/vpn-types.js';
 import type { AppSelector } from './applications.js';
 import { BYPASS_MARK, MARK_FIELD, PRIORITY, selectionMark, slotNumbers } from './numbers.js';
 import type { Operation } from './operation.js';
-import { type FirewallPlan, planFirewall } from './plan-firewall.js';
+import { type FirewallPlan, planFirewall, type Shapes } from './plan-firewall.js';
 import { planRoutes } from './plan-routes.js';
 import { planRules } from './plan-rules.js';
 import type { PlanSections } from './sections.js';
@@ -67,6 +67,7 @@ export interface Plan {
   sectionRules: readonly Operation[];
   rules: Operation[];
   firewall: FirewallPlan;
+  shapes: Shapes;
   cgroupMarks: CgroupMark[];
   applicationMarks: ApplicationMark[];
   /** Buckets whose sections it uses. */
@@ -98,6 +99,7 @@ export function planVpn(input: PlanInput): Plan {
   const routes: Operation[] = [];
   const rules: Operation[] = [];
   const routed = { 1: planRoutes(1, spec, numbers), 2: planRoutes(2, spec, numbers) };
+  const shapes = { 1: routed[1].shape, 2: routed[2].shape };
   for (const family of FAMILIES) {
     routes.push(...routed[family].operations);
     rules.push(...planRules(family, input, numbers, routed[family].shape));
@@ -110,7 +112,8 @@ export function planVpn(input: PlanInput): Plan {
     routes,
     sectionRules: input.sections.fresh,
     rules,
-    firewall: planFirewall(input, numbers, { 1: routed[1].shape, 2: routed[2].shape }),
+    firewall: planFirewall(input, numbers, shapes),
+    shapes,
     ...marks(input),
     buckets: [...input.sections.priorities.keys()],
     selections,
@@ -121,7 +124,10 @@ function marks({ owner, trusted, blocked, selections }: PlanInput): Pick<Plan, '
   const cgroupMarks: CgroupMark[] = [];
   const applicationMarks: ApplicationMark[] = [];
   const only = owner === 0 ? {} : { uid: owner };
-  for (const [selectors, selection] of [[trusted, selections.covered], [blocked, selections.blocked]] as const) {
+  for (const [selectors, selection] of [
+    [trusted, selections.covered],
+    [blocked, selections.blocked],
+  ] as const) {
     for (const selector of selectors) {
       if (selector.kind === 'uid' || selection === undefined) continue;
       const mark = selectionMark(selection);
@@ -135,6 +141,27 @@ function marks({ owner, trusted, blocked, selections }: PlanInput): Pick<Plan, '
 /** The rules every VPN shares; they stand from the first VPN to the last. */
 export function planBase(lastUid: number): Operation[] {
   return FAMILIES.flatMap((family) => baseRules(family, lastUid));
+}
+
+/**
+ * Servers that answer from any address of the host: what leaves from their ports is routed as without a VPN, so that it gets
+ * the address it was asked at; the firewall lets out only what answers.
+ */
+export function planUdpServices(ports: readonly number[]): Operation[] {
+  return FAMILIES.flatMap((family) =>
+    ports.map(
+      (port): Operation => ({
+        kind: 'rule',
+        family,
+        priority: PRIORITY.udpService,
+        action: 'goto',
+        target: PRIORITY.end,
+        iif: 'lo',
+        protocol: 'udp',
+        sourcePorts: { first: port, last: port },
+      }),
+    ),
+  );
 }
 
 function baseRules(family: Family, lastUid: number): Operation[] {

@@ -48,7 +48,9 @@ export function prefixRanges(included: readonly Prefix[], excluded: readonly Pre
   const texts = (wanted: boolean) =>
     flat
       .filter(({ isIncluded }) => isIncluded === wanted)
-      .map(({ first, last }) => (first === last ? format(first, bits) : `${format(first, bits)}-${format(last, bits)}`));
+      .map(({ first, last }) =>
+        first === last ? format(first, bits) : `${format(first, bits)}-${format(last, bits)}`,
+      );
   return { included: texts(true), excluded: texts(false) };
 }
 

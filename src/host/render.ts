@@ -69,7 +69,8 @@ export function renderPlan(plan: Plan): string {
       ({ cgroup, mark, uid }) => `bpf mark sockets of ${cgroup}${uid === undefined ? '' : ` uid ${uid}`} ${hex(mark)}`,
     ),
     ...plan.applicationMarks.map(
-      ({ id, mark, uid }) => `bpf mark sockets of application ${id}${uid === undefined ? '' : ` uid ${uid}`} ${hex(mark)}`,
+      ({ id, mark, uid }) =>
+        `bpf mark sockets of application ${id}${uid === undefined ? '' : ` uid ${uid}`} ${hex(mark)}`,
     ),
     ...plan.sectionRules.map(withFamily),
     ...plan.rules.map(withFamily),

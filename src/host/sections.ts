@@ -82,6 +82,11 @@ export class Sections {
     return unused;
   }
 
+  /** The rules of all sections that stand. */
+  all(): Operation[] {
+    return [...this.#standing.values()].flatMap(({ bucket, priority }) => sectionRules(bucket, priority));
+  }
+
   #freePriority(kind: Bucket['kind']): number | undefined {
     const [first, count] =
       kind === 'uid' ? [PRIORITY.userSections, USER_SECTIONS] : [PRIORITY.addressSections, ADDRESS_SECTIONS];

@@ -9,7 +9,16 @@ import type { NetlinkSocket } from '../kernel/netlink-socket.js';
 import { type Nftables, nftablesAvailable } from '../kernel/nftables.js';
 import { deleteLinkGroup, RTPROT_KERNEL } from '../kernel/rtnetlink.js';
 import { listBothFamilies, listLinks, listRoutes, listRules } from '../kernel/rtnetlink-list.js';
-import { DYING_LINK_GROUP, isOurPriority, isOurTable, LINK_GROUP, NFT_TABLE, ROUTE_PROTOCOL } from './numbers.js';
+import {
+  DYING_LINK_GROUP,
+  isLockdownPriority,
+  isOurPriority,
+  isOurTable,
+  LAN_TABLE,
+  LINK_GROUP,
+  NFT_TABLE,
+  ROUTE_PROTOCOL,
+} from './numbers.js';
 
 /** How many of each were found and removed. */
 export interface Swept {
@@ -20,26 +29,39 @@ export interface Swept {
   programs: number;
 }
 
-export async function sweep(socket: NetlinkSocket, nftables: () => Nftables, programs: string): Promise<Swept> {
+/** `isLockedDown`: what lockdown needs stays, its rules and the routes to local networks. */
+export async function sweep(
+  socket: NetlinkSocket,
+  nftables: () => Nftables,
+  programs: string,
+  isLockedDown: boolean,
+): Promise<Swept> {
   const links = (await listLinks(socket)).filter(
     ({ group }) => group === LINK_GROUP || group === DYING_LINK_GROUP,
   ).length;
   if (links > 0) await socket.batch([deleteLinkGroup(LINK_GROUP), deleteLinkGroup(DYING_LINK_GROUP)]);
 
   const rules = (await listBothFamilies((family) => listRules(socket, family))).filter(
-    ({ priority, protocol }) => isOurPriority(priority) && protocol === RTPROT_KERNEL,
+    ({ priority, protocol }) =>
+      isOurPriority(priority) && protocol === RTPROT_KERNEL && !(isLockedDown && isLockdownPriority(priority)),
   );
   // Lowest priority number first: what leads into a ladder goes before the ladder.
   await socket.batch(rules.sort((a, b) => a.priority - b.priority).map((rule) => rule.remove));
 
   const routes = (await listBothFamilies((family) => listRoutes(socket, family))).filter(
-    ({ table, protocol }) => isOurTable(table) && protocol === ROUTE_PROTOCOL,
+    ({ table, protocol }) => isOurTable(table) && protocol === ROUTE_PROTOCOL && !(isLockedDown && table === LAN_TABLE),
   );
   await socket.batch(routes.map((route) => route.remove));
 
   const families = nftablesAvailable() ? nftables().familiesOf(NFT_TABLE) : [];
   if (families.length > 0) nftables().run(families.map((family) => `delete table ${family} ${NFT_TABLE}`).join('\n'));
-  return { links, rules: rules.length, routes: routes.length, tables: families.length, programs: sweepPrograms(programs) };
+  return {
+    links,
+    rules: rules.length,
+    routes: routes.length,
+    tables: families.length,
+    programs: sweepPrograms(programs),
+  };
 }
 
 function sweepPrograms(prefix: string): number {

@@ -1,32 +1,45 @@
 /**
- * The host's VPNs: raises a plan all or nothing, lowers it, sweeps what a dead predecessor left. One change at a time, so
- * that the shared parts (base rules, DNS chains) are counted right; only the slow end of a vNIC runs beside.
+ * The host's VPNs: raises a plan all or nothing, lowers it, sweeps what a dead predecessor left, puts back what others take away.
+ * One change at a time, so that the shared parts are counted right; only the slow end of a vNIC runs beside.
  *
- * Order matters. Raising: what closes before what opens, the rules that lead covered traffic in come last. Lowering: the
- * vNIC first (covered traffic now meets `unreachable`), then the rules that lead there, then the rest.
+ * Order matters. Raising: what closes before what opens; the firewall, then the rules that lead covered traffic in, then the end
+ * of the connections from before. Lowering: the vNIC first (covered traffic now meets `unreachable`), then the sockets that
+ * have its addresses, then the rules that lead there, and the firewall last.
  */
 import { closeSync, readFileSync, statSync, writeFileSync } from 'node:fs';
-import { attachSocketMark, detachSocketMarks } from '../kernel/bpf.js';
-import { resolveCgroup } from '../kernel/cgroup.js';
+import type { Epoll } from '../kernel/epoll.js';
 import { libcAsync } from '../kernel/ffi.js';
 import { Lane } from '../kernel/lane.js';
-import { type NetlinkRequest, NetlinkSocket } from '../kernel/netlink-socket.js';
+import { NetlinkSocket } from '../kernel/netlink-socket.js';
 import { Nftables } from '../kernel/nftables.js';
 import { configureLink, setLinkUp } from '../kernel/rtnetlink.js';
 import { netnsCookie } from '../kernel/socket-options.js';
 import { openTun, setBlocking, type Tun } from '../kernel/tun.js';
 import { unixSocket } from '../kernel/unix-socket.js';
-import { KernelError } from '../model/errors.js';
 import { findCollisions } from './collisions.js';
 import { Firewall } from './firewall.js';
+import { DEFAULT_HOST_POLICY, type HostPolicy } from './host-policy.js';
+import { HostWatch } from './host-watch.js';
+import { addObjects, removeObjects, restoreObjects } from './kernel-objects.js';
 import { LinkDeleter } from './link-deleter.js';
-import { LAST_UID, LINK_GROUP, programName, programPrefix, SELECTION_FIELD } from './numbers.js';
-import { additions, type Operation, removals } from './operation.js';
-import { type Plan, type PlanInput, planBase, planVpn, selectionsNeeded } from './plan.js';
+import { readLinkFacts } from './links.js';
+import { Lockdown } from './lockdown.js';
+import { Neighbourhood } from './neighbourhood.js';
+import { LAST_UID, LINK_GROUP, programName, programPrefix } from './numbers.js';
+import { additions } from './operation.js';
+import { type Plan, type PlanInput, planBase, planUdpServices, planVpn, type Selected, selectionsNeeded } from './plan.js';
+import { coverageOf } from './plan-coverage.js';
+import type { ResolverLog } from './resolver/request.js';
+import { Resolver } from './resolver/resolver.js';
+import { Restorer } from './restorer.js';
 import { bucketsOf, Sections } from './sections.js';
 import { Selections } from './selections.js';
+import { SocketEnder } from './socket-ender.js';
+import { attachMarks, detachMarks } from './socket-marks.js';
 import { standingCgroups } from './standing-cgroups.js';
 import { type Swept, sweep } from './sweep.js';
+import { Sysctls } from './sysctl.js';
+import { SysctlRecord } from './sysctl-record.js';
 import { UndoStack } from './undo.js';
 
 /** A VPN that stands. `fd` is the service's copy of the TUN, to be handed over and closed. */
@@ -37,28 +50,59 @@ export interface RaisedVpn {
 
 export type VpnRequest = Omit<PlanInput, 'selections' | 'sections' | 'lastUid' | 'cgroups'>;
 
-/** Already gone is as good as removed. */
-const GONE = new Set(['ENOENT', 'ESRCH', 'ENODEV', 'EADDRNOTAVAIL']);
+export interface HostSettings {
+  /** For what has to be given back and could not be told by its tags. */
+  stateDir: string;
+  log: ResolverLog;
+  /** Somebody takes away what is ours again and again; objects in words. */
+  onContested(what: readonly string[]): void;
+}
 
 export class VpnHost {
+  readonly #settings: HostSettings;
   readonly #links = new LinkDeleter();
   readonly #netlink = new NetlinkSocket(() => !this.#links.isRunning);
   readonly #lane = new Lane();
+  readonly #ender = new SocketEnder();
   readonly #firewall = new Firewall(() => this.#nftables());
-  readonly #raised = new Map<number, Plan>();
+  readonly #raised = new Map<number, RaisedVpn>();
+  /** Names of the vNICs that are whole, by ifindex. */
+  readonly #live = new Map<number, string>();
   readonly #selections = new Selections();
   readonly #sections = new Sections();
   readonly #lastUid = lastMappedUid();
-  readonly #base = planBase(this.#lastUid);
+  readonly #lockdown = new Lockdown(this.#netlink, () => this.#nftables(), this.#lastUid);
+  readonly #sysctls: Sysctls;
+  readonly #neighbourhood: Neighbourhood;
+  readonly #resolver: Resolver;
+  readonly #restorer: Restorer;
   readonly #netnsInode: bigint;
   readonly #netnsCookie: bigint;
+  #policy = DEFAULT_HOST_POLICY;
+  #watch: HostWatch | undefined;
   #nft: Nftables | undefined;
 
-  constructor() {
+  constructor(settings: HostSettings) {
+    this.#settings = settings;
     this.#netnsInode = statSync('/proc/self/ns/net', { bigint: true }).ino;
     const probe = unixSocket();
     this.#netnsCookie = netnsCookie(probe);
     closeSync(probe);
+    const { stateDir, log } = settings;
+    const record = new SysctlRecord(stateDir, this.#netnsCookie);
+    this.#sysctls = new Sysctls(record, (what) => this.#restorer.changed([what]));
+    this.#neighbourhood = new Neighbourhood({
+      netlink: this.#netlink,
+      firewall: this.#firewall,
+      lockdown: this.#lockdown,
+      sysctls: this.#sysctls,
+    });
+    this.#resolver = new Resolver({ stateDir, log, onFight: (what) => settings.onContested([what]) });
+    this.#restorer = new Restorer({
+      restore: () => this.#restore(),
+      onContested: (what) => settings.onContested(what),
+      onFailed: (error) => log('error', 'restore-failed', { error: String(error) }),
+    });
   }
 
   /** SO_NETNS_COOKIE of the network namespace whose host state this is. */
@@ -68,22 +112,27 @@ export class VpnHost {
 
   /**
    * Builds a VPN. The vNIC's descriptor comes back open. On any failure the host is as before, and the error is a
-   * BusinessError 2200003 for a limit, a KernelError or NftablesError for what the kernel refused.
+   * BusinessError 2200003 for a limit or a missing facility, a KernelError or NftablesError for what the kernel refused.
    */
   raise(request: VpnRequest): Promise<RaisedVpn> {
     return this.#lane.run(async () => {
       const undo = new UndoStack();
       try {
-        const selections = this.#takeSelections(request, undo);
-        const sections = this.#sections.acquire(bucketsOf(request.owner, request.spec, this.#lastUid));
-        undo.push(() => void this.#sections.release(sections.priorities.keys()));
+        await this.#ender.require();
         const covered = await standingCgroups(request.trusted);
         const blocked = await standingCgroups(request.blocked);
         const cgroups = { covered: covered.cgroups, blocked: blocked.cgroups };
+        const selections = this.#takeSelections(request, undo);
+        const sections = this.#sections.acquire(bucketsOf(request.owner, request.spec, this.#lastUid));
+        undo.push(() => void this.#sections.release(sections.priorities.keys()));
         const plan = planVpn({ ...request, lastUid: this.#lastUid, selections, sections, cgroups });
         const tun = await this.#apply(plan, request.spec.isBlocking, undo);
-        this.#raised.set(plan.slot, plan);
-        return { plan, tun };
+        const vpn = { plan, tun };
+        this.#raised.set(plan.slot, vpn);
+        undo.push(() => void this.#raised.delete(plan.slot));
+        await this.#settle(vpn, request, { covered: covered.paths, blocked: blocked.paths }, undo);
+        this.#live.set(tun.ifindex, tun.name);
+        return vpn;
       } catch (error) {
         const failed = await undo.unwind();
         if (failed.length > 0 && error instanceof Error) error.cause ??= new AggregateError(failed, 'undo failed');
@@ -94,6 +143,7 @@ export class VpnHost {
 
   /** Takes a VPN down. Whatever of it is gone already is skipped; the rest is removed even if one step fails. */
   async lower({ plan, tun }: RaisedVpn): Promise<void> {
+    this.#live.delete(tun.ifindex);
     const undo = new UndoStack();
     undo.push(() => this.#lane.run(() => this.#removeState(plan)));
     undo.push(() => this.#links.delete(tun));
@@ -101,9 +151,53 @@ export class VpnHost {
     if (error) throw error;
   }
 
-  /** Removes everything tagged as ours that this object did not raise: at start, when nothing is raised. */
-  sweep(): Promise<Swept> {
-    return this.#lane.run(() => sweep(this.#netlink, () => this.#nftables(), programPrefix(this.#netnsInode)));
+  /** Brings the host in line with a policy. Throws what the kernel refused; lockdown is then no weaker than before. */
+  configure(policy: HostPolicy): Promise<void> {
+    return this.#lane.run(async () => {
+      const before = planUdpServices(this.#policy.udpServices);
+      const wanted = planUdpServices(policy.udpServices);
+      this.#policy = policy;
+      await this.#lockdown.apply(policy.lockdown);
+      if (this.#raised.size > 0) {
+        await restoreObjects(this.#netlink, wanted, 0);
+        const kept = new Set(policy.udpServices);
+        const gone = before.filter((rule) => rule.kind === 'rule' && !kept.has(rule.sourcePorts?.first ?? 0));
+        await removeObjects(this.#netlink, gone);
+      }
+      await this.#refresh();
+    });
+  }
+
+  /** From now on notices what others do to our state, and what becomes of the links. */
+  watch(epoll: Epoll): void {
+    this.#watch = new HostWatch(epoll, {
+      ownPorts: [this.#netlink.portId, this.#links.portId],
+      liveLink: (ifindex) => this.#live.get(ifindex),
+      onForeignChange: (changes) => {
+        if (this.#raised.size > 0 || this.#lockdown.isInForce) this.#restorer.changed(changes.map(({ what }) => what));
+      },
+      onLinks: () => void this.#lane.run(() => this.#refresh()).catch((error) => this.#failed('links', error)),
+    });
+  }
+
+  /**
+   * Removes everything tagged as ours that this object did not raise: at start, when nothing is raised. Lockdown that the policy
+   * wants is in force before anything goes.
+   */
+  sweep(policy: HostPolicy): Promise<Swept> {
+    return this.#lane.run(async () => {
+      this.#policy = policy;
+      if (policy.lockdown.size > 0) {
+        await this.#lockdown.apply(policy.lockdown);
+        await this.#refresh();
+      }
+      const prefix = programPrefix(this.#netnsInode);
+      const swept = await sweep(this.#netlink, () => this.#nftables(), prefix, this.#lockdown.isInForce);
+      if (policy.lockdown.size === 0) await this.#lockdown.apply(policy.lockdown);
+      this.#sysctls.sweep((await readLinkFacts(this.#netlink)).links);
+      await this.#resolver.sweep();
+      return swept;
+    });
   }
 
   /** What others have under our names and numbers, in words. After a sweep, when nothing is raised. */
@@ -112,12 +206,17 @@ export class VpnHost {
   }
 
   close(): void {
+    this.#watch?.close();
+    this.#restorer.close();
+    this.#resolver.close();
+    this.#sysctls.close();
+    this.#ender.close();
     this.#netlink.close();
     this.#links.close();
   }
 
   async #apply(plan: Plan, isBlocking: boolean, undo: UndoStack): Promise<Tun> {
-    const base = this.#raised.size === 0 ? this.#base : [];
+    const isFirst = this.#raised.size === 0;
     const tun = openTun(plan.link.name);
     undo.push(() => this.#links.delete(tun));
     // The last close of a TUN waits for the kernel as long as a delete does: not on this thread.
@@ -127,29 +226,100 @@ export class VpnHost {
 
     // The firewall knows the vNIC by name: it is closed before a rule leads anything there.
     undo.push(() => this.#firewall.remove(plan));
-    this.#firewall.add(plan, () => []);
-    undo.push(() => this.#detach(plan));
-    this.#attach(plan);
-    const link = [
-      configureLink({ ...plan.link, ifindex: tun.ifindex, group: LINK_GROUP }),
-      ...additions(plan.addresses, tun.ifindex),
-      setLinkUp(tun),
-    ];
-    await this.#add(link, [...plan.routes, ...base, ...plan.sectionRules, ...plan.rules], tun.ifindex, undo);
+    await this.#firewall.add(plan, this.#firewall.isUp ? [] : await this.#ender.inbound());
+    if (isFirst || plan.owner === 0) {
+      undo.push(() => this.#refreshAfter(plan));
+      await this.#neighbourhood.refresh(this.#policy, { vpn: true, rootVpn: plan.owner === 0 || this.#hasRootVpn() });
+    }
+    const name = programName(this.#netnsInode, plan.slot);
+    undo.push(() => detachMarks(plan.cgroupMarks, name));
+    attachMarks(plan.cgroupMarks, name, this.#netnsCookie);
+    const shared = isFirst ? [...planBase(this.#lastUid), ...planUdpServices(this.#policy.udpServices)] : [];
+    const rules = [...shared, ...plan.sectionRules, ...plan.rules];
+    await addObjects(this.#netlink, linkRequests(plan, tun), [...plan.routes, ...rules], tun.ifindex, undo);
     return tun;
+  }
+
+  /** When the rules stand: what was there before ends, and who else is to know hears of it. */
+  async #settle(
+    { plan, tun }: RaisedVpn,
+    request: VpnRequest,
+    paths: Record<'covered' | 'blocked', readonly string[]>,
+    undo: UndoStack,
+  ): Promise<void> {
+    const usersWithOwnVpn = new Set([...this.#raised.values()].map(({ plan: { owner } }) => owner).filter((uid) => uid !== 0));
+    const beside = { usersWithOwnVpn, lan: this.#neighbourhood.lan };
+    await this.#ender.endCovered(await coverageOf(plan, request, paths, beside));
+    undo.push(() => this.#lockdown.hold(plan.owner));
+    await this.#lockdown.release(plan.owner);
+    const { dnsAddresses, searchDomains, trustedApplications } = request.spec;
+    if (plan.owner !== 0 || trustedApplications.length > 0 || dnsAddresses.length + searchDomains.length === 0) return;
+    undo.push(() => this.#resolver.restore());
+    await this.#resolver.apply({
+      link: { name: tun.name, ifindex: tun.ifindex },
+      servers: dnsAddresses.map(({ address }) => address),
+      searchDomains,
+      exclusive: Object.values(plan.shapes).some(({ kind }) => kind === 'everything'),
+    });
   }
 
   async #removeState(plan: Plan): Promise<void> {
     this.#raised.delete(plan.slot);
     for (const selection of Object.values(plan.selections)) this.#selections.delete(selection);
     const undo = new UndoStack();
-    if (this.#raised.size === 0) undo.push(() => this.#remove(this.#base));
-    undo.push(() => this.#detach(plan));
-    undo.push(() => this.#firewall.remove(plan));
     const unused = this.#sections.release(plan.buckets);
-    undo.push(() => this.#remove([...unused, ...plan.routes, ...plan.rules]));
+    undo.push(() => this.#refreshAfter(plan));
+    if (this.#raised.size === 0) {
+      undo.push(() => removeObjects(this.#netlink, [...planBase(this.#lastUid), ...planUdpServices(this.#policy.udpServices)]));
+    }
+    undo.push(() => detachMarks(plan.cgroupMarks, programName(this.#netnsInode, plan.slot)));
+    undo.push(() => this.#firewall.remove(plan));
+    undo.push(() => removeObjects(this.#netlink, [...unused, ...plan.routes, ...plan.rules]));
+    undo.push(() => this.#lockdown.hold(plan.owner));
+    const addresses = plan.addresses.flatMap((operation) => (operation.kind === 'address' ? [operation.address] : []));
+    undo.push(async () => void (await this.#ender.endFrom(new Set(addresses))));
+    if (plan.owner === 0) undo.push(() => this.#resolver.restore());
     const [error] = await undo.unwind();
     if (error) throw error;
+  }
+
+  /** The last VPN, and root's, leave the surroundings as they were. */
+  async #refreshAfter(plan: Plan): Promise<void> {
+    if (this.#raised.size === 0 || plan.owner === 0) await this.#refresh();
+  }
+
+  #refresh(): Promise<boolean> {
+    const vpn = this.#raised.size > 0;
+    return this.#neighbourhood.refresh(this.#policy, { vpn, rootVpn: this.#hasRootVpn() });
+  }
+
+  #hasRootVpn(): boolean {
+    return [...this.#raised.values()].some(({ plan }) => plan.owner === 0);
+  }
+
+  /** Everything that should stand, put back as far as it does not. */
+  #restore(): Promise<boolean> {
+    return this.#lane.run(async () => {
+      if (this.#raised.size > 0) {
+        await this.#firewall.restore(await this.#ender.inbound());
+        const shared = [...planBase(this.#lastUid), ...planUdpServices(this.#policy.udpServices), ...this.#sections.all()];
+        for (const { plan, tun } of this.#raised.values()) {
+          // A vNIC that somebody deleted does not come back: its descriptor is dead. What is left keeps it closed.
+          await this.#netlink.batch(linkRequests(plan, tun));
+          await restoreObjects(this.#netlink, plan.routes, tun.ifindex);
+        }
+        await restoreObjects(this.#netlink, shared, 0);
+        for (const { plan } of this.#raised.values()) await restoreObjects(this.#netlink, plan.rules, 0);
+      }
+      await this.#lockdown.restore();
+      await this.#refresh();
+      this.#settings.log('warning', 'restored', {});
+      return true;
+    });
+  }
+
+  #failed(what: string, error: unknown): void {
+    this.#settings.log('error', 'refresh-failed', { what, error: String(error) });
   }
 
   /** A link in this state was made a moment ago, by us, in our namespace: the path is ours. */
@@ -165,8 +335,8 @@ export class VpnHost {
     }
   }
 
-  #takeSelections(request: VpnRequest, undo: UndoStack): { covered?: number; blocked?: number } {
-    const taken: { covered?: number; blocked?: number } = {};
+  #takeSelections(request: VpnRequest, undo: UndoStack): Selected<number> {
+    const taken: Selected<number> = {};
     for (const purpose of selectionsNeeded(request)) {
       const selection = this.#selections.take(request.owner);
       undo.push(() => this.#selections.delete(selection));
@@ -175,59 +345,18 @@ export class VpnHost {
     return taken;
   }
 
-  #attach(plan: Plan): void {
-    for (const { cgroup, mark, uid } of plan.cgroupMarks) {
-      const condition = uid === undefined ? { overwrite: false } : { overwrite: true, uid };
-      const spec = { mark, mask: SELECTION_FIELD, netnsCookie: this.#netnsCookie, ...condition };
-      attachSocketMark(resolveCgroup(cgroup), spec, programName(this.#netnsInode, plan.slot));
-    }
-  }
-
-  #detach(plan: Plan): void {
-    const ours = programName(this.#netnsInode, plan.slot);
-    for (const { cgroup } of plan.cgroupMarks) {
-      try {
-        detachSocketMarks(resolveCgroup(cgroup), { name: (name) => name === ours });
-      } catch (error) {
-        // A cgroup that was removed took its programs along.
-        if (!(error instanceof KernelError && GONE.has(error.errnoName))) throw error;
-      }
-    }
-  }
-
-  /**
-   * Makes the vNIC ready (`link`), then adds the operations, all in one go. Fails on the first that failed; those behind it
-   * were tried as well. What failed is not undone: an object that was there already is somebody else's.
-   */
-  async #add(
-    link: readonly NetlinkRequest[],
-    operations: readonly Operation[],
-    ifindex: number,
-    undo: UndoStack,
-  ): Promise<void> {
-    const failed = new Set<Operation | undefined>();
-    undo.push(() => this.#remove(operations.filter((operation) => !failed.has(operation))));
-    const failures = await this.#netlink.batch(chain(link, additions(operations, ifindex)));
-    for (const { index } of failures) failed.add(operations[index - link.length]);
-    if (failures[0]) throw failures[0].error;
-  }
-
-  async #remove(operations: readonly Operation[]): Promise<void> {
-    const failures = await this.#netlink.batch(removals(operations));
-    const [failure] = failures.filter(({ error }) => !GONE.has(error.errnoName));
-    if (failure) throw failure.error;
-  }
-
   #nftables(): Nftables {
     this.#nft ??= new Nftables();
     return this.#nft;
   }
 }
 
-/** On demand: a plan may have 10,000 routes. */
-function* chain(first: Iterable<NetlinkRequest>, second: Iterable<NetlinkRequest>): Generator<NetlinkRequest> {
-  yield* first;
-  yield* second;
+function linkRequests(plan: Plan, tun: Tun) {
+  return [
+    configureLink({ ...plan.link, ifindex: tun.ifindex, group: LINK_GROUP }),
+    ...additions(plan.addresses, tun.ifindex),
+    setLinkUp(tun),
+  ];
 }
 
 /** The largest uid of this process's user namespace; /proc/self/uid_map has lines of "first, first outside, count". */

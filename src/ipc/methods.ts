@@ -41,6 +41,8 @@ export type ServiceEvent = { sequence: number; time: string } & (
   | { type: 'up'; uid: number; pid: number; link: string }
   | { type: 'down'; uid: number; link: string; reason: DownReason }
   | { type: 'policy' }
+  /** Somebody takes away what is the service's, again and again; objects in words. */
+  | { type: 'contested'; what: string[] }
 );
 
 export type DownReason = 'destroyed' | 'process ended' | 'disabled by policy' | 'service ends';
@@ -53,6 +55,11 @@ export interface Methods {
   /** fds: 1, the socket. */
   protect: { params: Record<string, never>; result: Record<string, never> };
   destroy: { params: Record<string, never>; result: Record<string, never> };
+  /**
+   * Puts the calling process, and what it starts from then on, into a new cgroup that shows the application's id; `cgroup` is its
+   * path. Once a connection.
+   */
+  enter: { params: { app: string }; result: { cgroup: string } };
   /** The caller's own VPN; for root, all. */
   status: { params: Record<string, never>; result: ServiceStatus };
   /** Events of the caller's own VPN, for root of all, as notifications named `event`. */
@@ -67,6 +74,7 @@ export const METHOD_FDS: Readonly<Record<Method, number>> = {
   setUp: 1,
   protect: 1,
   destroy: 0,
+  enter: 0,
   status: 0,
   subscribe: 0,
 };

@@ -1,9 +1,22 @@
 /**
- * The cgroup v2 tree: where it is mounted, which cgroup a process is in, which systemd units that proves, and from a path to
- * its directory. cgroups(7), systemd's "Control Group APIs and Delegation". It makes no cgroups and moves no processes.
+ * The cgroup v2 tree: where it is mounted, which cgroup a process is in, which systemd units that proves, from a path to its
+ * directory, a walk over all of it; and a cgroup made, entered and removed. cgroups(7), systemd's "Control Group APIs and
+ * Delegation". It sets no controllers and no limits.
  */
-import { readFileSync, realpathSync, statfsSync, statSync } from 'node:fs';
+import {
+  type BigIntStats,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  rmdirSync,
+  statfsSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
+import { setImmediate } from 'node:timers/promises';
 import { KernelError } from '../model/errors.js';
+import { libc } from './ffi.js';
 
 /** statfs(2): f_type of a cgroup v2 mount. */
 const CGROUP2_SUPER_MAGIC = 0x63677270;
@@ -111,6 +124,110 @@ export function resolveCgroup(path: string, root: string | undefined = cgroup2Ro
     throw new KernelError('cgroup', path, (error as NodeJS.ErrnoException).code ?? String(error));
   }
   return directory;
+}
+
+/** Makes a cgroup below an existing one; returns its directory. Throws KernelError. */
+export function makeCgroup(parent: string, name: string, root: string | undefined = cgroup2Root()): string {
+  const directory = `${resolveCgroup(parent, root)}/${name}`;
+  if (name.includes('/') || !isCgroupPath(`/${name}`)) throw new KernelError('cgroup', JSON.stringify(name), 'EINVAL');
+  attempt('mkdir', directory, () => mkdirSync(directory, 0o755));
+  return directory;
+}
+
+/**
+ * Moves a process, all its threads, into the cgroup of a directory. cgroup.procs takes a number, which may be somebody else's
+ * by then: the pidfd proves that it was not, because a pid is not given away as long as its process is there. Throws KernelError
+ * ESRCH when the process has ended; whoever may have been moved in its place is then in the cgroup above.
+ */
+export function moveToCgroup(directory: string, { pid, pidfd }: { pid: number; pidfd: number }): void {
+  if (hasEnded(pidfd)) throw new KernelError('cgroup.procs', `pid ${pid}`, 'ESRCH');
+  const procs = (of: string): string => `${of}/cgroup.procs`;
+  attempt('cgroup.procs', directory, () => writeFileSync(procs(directory), String(pid)));
+  if (!hasEnded(pidfd)) return;
+  for (const stranger of readFileSync(procs(directory), 'latin1').split('\n').filter(Boolean)) {
+    attempt('cgroup.procs', directory, () => writeFileSync(`${directory}/../cgroup.procs`, stranger));
+  }
+  throw new KernelError('cgroup.procs', `pid ${pid}`, 'ESRCH');
+}
+
+/** False while processes are in it or cgroups below it; true when it is gone. Throws KernelError for any other reason. */
+export function removeCgroup(directory: string): boolean {
+  try {
+    rmdirSync(directory);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'EBUSY' || code === 'ENOTEMPTY') return false;
+    if (code !== 'ENOENT' && code !== 'ENODEV') throw new KernelError('rmdir', directory, code ?? String(error));
+  }
+  return true;
+}
+
+/** One cgroup as the walk meets it. `id` is what the kernel and BPF programs call it by. */
+export interface Cgroup {
+  path: string;
+  name: string;
+  id: bigint;
+  /** Owner of its directory: who made it, or to whom it was delegated. */
+  uid: number;
+}
+
+/** How long the walk may keep the thread from its other work at a time. */
+const SLICE_MS = 4;
+/** Far more than a machine has; the walk takes some 10 µs each. */
+const MAXIMUM_CGROUPS = 250_000;
+
+/**
+ * Every cgroup but the root, each before those below it. Whoever goes away meanwhile is left out; who comes may be. A path too
+ * long to be opened (only nesting on purpose makes one) is left out with all below it. Throws KernelError E2BIG when there are
+ * more than 250,000: no answer is better than half of one.
+ */
+export async function* walkCgroups(root: string | undefined = cgroup2Root()): AsyncGenerator<Cgroup, void, void> {
+  if (root === undefined) throw new KernelError('mount', 'cgroup2', 'is not mounted');
+  const stats = statSync(root, { bigint: true, throwIfNoEntry: false });
+  const open: string[] = stats === undefined ? [] : childrenOf(root, stats).map((name) => `/${name}`);
+  let until = performance.now() + SLICE_MS;
+  for (let seen = 1; open.length > 0; seen++) {
+    if (seen > MAXIMUM_CGROUPS) throw new KernelError('cgroups', `under ${root}`, 'E2BIG');
+    const path = open.pop() as string;
+    const directory = root + path;
+    const stats = statSync(directory, { bigint: true, throwIfNoEntry: false });
+    if (stats === undefined) continue;
+    yield { path, name: path.slice(path.lastIndexOf('/') + 1), id: stats.ino, uid: Number(stats.uid) };
+    for (const name of childrenOf(directory, stats)) {
+      const child = `${path}/${name}`;
+      if (Buffer.byteLength(root + child) < MAX_PATH_BYTES) open.push(child);
+    }
+    if (performance.now() < until) continue;
+    await setImmediate();
+    until = performance.now() + SLICE_MS;
+  }
+}
+
+/** A cgroup's directory has one link for each below it, and two of its own: one without needs no listing. */
+function childrenOf(directory: string, stats: BigIntStats): string[] {
+  if (stats.nlink <= 2n) return [];
+  try {
+    const entries = readdirSync(directory, { withFileTypes: true });
+    return entries.filter((entry) => entry.isDirectory()).map(({ name }) => name);
+  } catch {
+    return [];
+  }
+}
+
+/** A pidfd is readable once its process has ended. */
+function hasEnded(pidfd: number): boolean {
+  const set = Buffer.alloc(8);
+  set.writeInt32LE(pidfd, 0);
+  set.writeInt16LE(1, 4);
+  return libc.poll(set, 1, 0) !== 0;
+}
+
+function attempt(call: string, object: string, work: () => void): void {
+  try {
+    work();
+  } catch (error) {
+    throw new KernelError(call, object, (error as NodeJS.ErrnoException).code ?? String(error));
+  }
 }
 
 function isCgroup2(directory: string): boolean {

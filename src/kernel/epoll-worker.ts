@@ -20,12 +20,15 @@ export type EpollEvent =
   | { kind: 'data'; tag: number; data: Uint8Array; fds: number[]; truncated: boolean }
   | { kind: 'end'; tag: number }
   | { kind: 'writable'; tag: number }
-  | { kind: 'exited'; tag: number };
+  | { kind: 'exited'; tag: number }
+  | { kind: 'readable'; tag: number };
 
 export const EPOLLIN = 0x001;
 export const EPOLLOUT = 0x004;
 /** Tags of pidfds have this bit, so that the worker knows not to read them. */
 export const PIDFD_TAG = 0x40000000;
+/** Tags of sockets that the main thread reads by itself. */
+export const SOCKET_TAG = 0x20000000;
 
 /** struct epoll_event is packed on x86_64 only. */
 export const EVENT_SIZE = process.arch === 'x64' ? 12 : 16;
@@ -56,6 +59,7 @@ function wait({ epollFd, wakeFd, listenFd }: EpollWorkerData, post: (event: Epol
       const tag = events.readUInt32LE(at + DATA_OFFSET + 4);
       if (fd === listenFd) acceptAll(listenFd, post);
       else if (tag & PIDFD_TAG) post({ kind: 'exited', tag });
+      else if (tag & SOCKET_TAG) post({ kind: 'readable', tag });
       else serve(fd, tag, events.readUInt32LE(at), post);
     }
   }

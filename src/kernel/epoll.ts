@@ -4,7 +4,7 @@
  * down by its own full socket, and an end is told once.
  */
 import { Worker } from 'node:worker_threads';
-import { EPOLLIN, EPOLLOUT, type EpollEvent, epollEvent, PIDFD_TAG } from './epoll-worker.js';
+import { EPOLLIN, EPOLLOUT, type EpollEvent, epollEvent, PIDFD_TAG, SOCKET_TAG } from './epoll-worker.js';
 import { checked } from './errno.js';
 import { libc } from './ffi.js';
 
@@ -22,6 +22,7 @@ export class Epoll {
   readonly #worker: Worker;
   readonly #ended: Promise<void>;
   readonly #onExit = (): void => this.#wake();
+  readonly #sockets = new Map<number, { fd: number; onReadable: () => void }>();
   #nextTag = 1;
 
   /** Starts waiting on `listenFd` for connections. `onEvent` runs on this thread. */
@@ -32,7 +33,10 @@ export class Epoll {
       workerData: { epollFd: this.#epollFd, wakeFd: this.wakeFd, listenFd },
       trackUnmanagedFds: false,
     });
-    this.#worker.on('message', onEvent);
+    this.#worker.on('message', (event: EpollEvent) => {
+      if (event.kind === 'readable') this.#onReadable(event.tag);
+      else onEvent(event);
+    });
     this.#ended = new Promise((resolve) => this.#worker.once('exit', () => resolve()));
     process.on('exit', this.#onExit);
   }
@@ -57,8 +61,16 @@ export class Epoll {
     return tag;
   }
 
+  /** Watches a socket that is read on this thread: `onReadable` runs when something has come, and again while some is left. */
+  addSocket(fd: number, onReadable: () => void): void {
+    const tag = (this.#tag() | SOCKET_TAG) >>> 0;
+    this.#add(fd, EPOLLIN | EPOLLONESHOT, tag);
+    this.#sockets.set(tag, { fd, onReadable });
+  }
+
   /** Before the descriptor is closed. Events that were already posted may still arrive: look the tag up. */
   remove(fd: number): void {
+    for (const [tag, socket] of this.#sockets) if (socket.fd === fd) this.#sockets.delete(tag);
     libc.epoll_ctl(this.#epollFd, EPOLL_CTL_DEL, fd, null);
   }
 
@@ -71,9 +83,17 @@ export class Epoll {
     libc.close(this.wakeFd);
   }
 
+  #onReadable(tag: number): void {
+    const socket = this.#sockets.get(tag);
+    if (!socket) return;
+    socket.onReadable();
+    // It may have been closed meanwhile, and the number be another's.
+    if (this.#sockets.has(tag)) this.resume(socket.fd, tag, { wantReadable: true, wantWritable: false });
+  }
+
   #tag(): number {
     const tag = this.#nextTag;
-    this.#nextTag = (tag % (PIDFD_TAG - 1)) + 1;
+    this.#nextTag = (tag % (SOCKET_TAG - 1)) + 1;
     return tag;
   }
 

@@ -87,6 +87,11 @@ export const libcAsync = {
   close: promised<[fd: number]>(libc.close as unknown as Native),
 };
 
+/** A native function in koffi's thread pool. */
+export function inThreadPool<A extends unknown[]>(native: (...args: A) => number): (...args: A) => Promise<number> {
+  return promised<A>(native as unknown as Native);
+}
+
 function promised<A extends unknown[]>(native: Native): (...args: A) => Promise<number> {
   const call = native as unknown as { async: (...args: unknown[]) => void };
   return (...args) =>

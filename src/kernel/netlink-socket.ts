@@ -1,7 +1,8 @@
 /**
- * A NETLINK_ROUTE socket: many requests in one send, answers matched by sequence number, dumps. The kernel works a request
- * off inside the send, so the send is what takes time (it waits for the RTNL lock): it runs in the thread pool, and the
- * answers are then there to be read at once. One batch or dump at a time per socket; callers queue behind each other.
+ * A netlink socket: many requests in one send, answers matched by sequence number, dumps. The kernel works a request off
+ * inside the send, so the send is what takes time (with NETLINK_ROUTE it waits for the RTNL lock): it runs in the thread
+ * pool, and the answers are then there to be read at once. One batch or dump at a time per socket; callers queue behind
+ * each other.
  */
 import type { KernelError } from '../model/errors.js';
 import { checked, lastError } from './errno.js';
@@ -18,10 +19,11 @@ import {
   readAcknowledgement,
   readMessages,
 } from './netlink.js';
+import { netlinkPort } from './netlink-port.js';
 
 const AF_NETLINK = 16;
 const SOCK_RAW_CLOEXEC = 3 | 0o2000000;
-const NETLINK_ROUTE = 0;
+const PROTOCOLS = { NETLINK_ROUTE: 0, NETLINK_SOCK_DIAG: 4 } as const;
 const SOL_SOCKET = 1;
 const SO_RCVBUFFORCE = 33;
 const SOL_NETLINK = 270;
@@ -30,6 +32,7 @@ const NETLINK_EXT_ACK = 11;
 const NETLINK_GET_STRICT_CHK = 12;
 const MSG_DONTWAIT = 0x40;
 const EAGAIN = 11;
+const EAFNOSUPPORT = 97;
 
 /** Requests in one send. The kernel holds the RTNL lock for each message alone, so this bounds memory, not latency. */
 const BATCH = 500;
@@ -61,15 +64,17 @@ interface Send {
 
 export class NetlinkSocket {
   readonly #isQuick: () => boolean;
+  readonly #protocol: keyof typeof PROTOCOLS;
   readonly #fd: number;
   readonly #receive = Buffer.alloc(RECEIVE_BYTES);
   #sequence = 1;
   readonly #lane = new Lane();
 
-  /** `isQuick`: whether a short send may be made on this thread, because nothing is known to hold the RTNL lock for long. */
-  constructor(isQuick: () => boolean = () => false) {
+  /** `isQuick`: whether a short send may be made on this thread, because nothing is known to hold the kernel's lock for long. */
+  constructor(isQuick: () => boolean = () => false, protocol: keyof typeof PROTOCOLS = 'NETLINK_ROUTE') {
     this.#isQuick = isQuick;
-    this.#fd = checked(libc.socket(AF_NETLINK, SOCK_RAW_CLOEXEC, NETLINK_ROUTE), 'socket', 'NETLINK_ROUTE');
+    this.#protocol = protocol;
+    this.#fd = checked(libc.socket(AF_NETLINK, SOCK_RAW_CLOEXEC, PROTOCOLS[protocol]), 'socket', protocol);
     const one = Buffer.from([1, 0, 0, 0]);
     for (const option of [NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK]) {
       libc.setsockopt(this.#fd, SOL_NETLINK, option, one, 4);
@@ -101,7 +106,7 @@ export class NetlinkSocket {
     });
   }
 
-  /** All answers to a dump request. */
+  /** All answers to a dump request. `header` may have attributes behind it. None when the kernel lacks the address family. */
   async dump(type: number, header: Uint8Array, object: string): Promise<Buffer[]> {
     return this.#lane.run(async () => {
       const sequence = this.#sequence++;
@@ -113,12 +118,21 @@ export class NetlinkSocket {
       for (;;) {
         for (const message of readMessages(this.#receiveDatagram(object))) {
           if (message.sequence !== sequence) continue;
-          if (message.type === NLMSG_DONE) return payloads;
+          if (message.type === NLMSG_DONE) {
+            const error = readDumpErrno(message.payload);
+            if (error === 0 || error === EAFNOSUPPORT) return payloads;
+            throw acknowledgementError('dump', object, { errno: error });
+          }
           if (message.type === NLMSG_ERROR) throw acknowledgementError('dump', object, readAcknowledgement(message));
           payloads.push(Buffer.from(message.payload));
         }
       }
     });
+  }
+
+  /** By which the kernel's notifications name this socket as the cause of a change. */
+  get portId(): number {
+    return netlinkPort(this.#fd);
   }
 
   close(): void {
@@ -161,7 +175,7 @@ export class NetlinkSocket {
   async #send(bytes: Buffer, object: string): Promise<void> {
     const atOnce = bytes.length <= SHORT_SEND_BYTES && this.#isQuick();
     const sent = await (atOnce ? libc : libcAsync).send(this.#fd, bytes, bytes.length, 0);
-    if (sent !== bytes.length) throw lastError('send', `NETLINK_ROUTE ${object}`);
+    if (sent !== bytes.length) throw lastError('send', `${this.#protocol} ${object}`);
   }
 
   /** The answers are queued by the time the send returns: never waits. */
@@ -169,8 +183,13 @@ export class NetlinkSocket {
     const length = libc.recv(this.#fd, this.#receive, RECEIVE_BYTES, MSG_DONTWAIT);
     if (length < 0) {
       const why = errno() === EAGAIN ? 'no answer' : 'recv';
-      throw lastError(why, `NETLINK_ROUTE ${object}`);
+      throw lastError(why, `${this.#protocol} ${object}`);
     }
     return this.#receive.subarray(0, length);
   }
+}
+
+/** NLMSG_DONE has what a dump ended with, negative, or nothing. */
+function readDumpErrno(payload: Buffer): number {
+  return payload.length < 4 ? 0 : Math.abs(payload.readInt32LE(0));
 }

@@ -3,13 +3,14 @@
  * atomic transaction, 0.3 to 0.6 ms. The text that is sent is the text that golden tests and administrators read. Whoever
  * writes it puts in only numbers, names of ours and addresses that our own parser has printed.
  */
-import { openLibrary } from './ffi.js';
+import { inThreadPool, openLibrary } from './ffi.js';
 
 interface Library {
   newContext(flags: number): unknown;
   bufferOutput(context: unknown): number;
   bufferError(context: unknown): number;
   run(context: unknown, commands: string): number;
+  runAsync(context: unknown, commands: string): Promise<number>;
   output(context: unknown): string;
   error(context: unknown): string;
   setFlags(context: unknown, flags: number): void;
@@ -23,11 +24,13 @@ let library: Library | undefined;
 function load(): Library | undefined {
   const loaded = library ? undefined : openLibrary(SONAME);
   if (loaded) {
+    const run = loaded.func<Library['run']>('int nft_run_cmd_from_buffer(void *, const char *)');
     library = {
       newContext: loaded.func('void *nft_ctx_new(uint32_t)'),
       bufferOutput: loaded.func('int nft_ctx_buffer_output(void *)'),
       bufferError: loaded.func('int nft_ctx_buffer_error(void *)'),
-      run: loaded.func('int nft_run_cmd_from_buffer(void *, const char *)'),
+      run,
+      runAsync: inThreadPool(run),
       output: loaded.func('const char *nft_ctx_get_output_buffer(void *)'),
       error: loaded.func('const char *nft_ctx_get_error_buffer(void *)'),
       setFlags: loaded.func('void nft_ctx_output_set_flags(void *, unsigned int)'),
@@ -63,15 +66,22 @@ export class Nftables {
 
   /** Runs commands as one transaction and returns what they print (JSON). */
   run(commands: string): string {
-    if (this.#library.run(this.#context, commands) !== 0) {
-      throw new NftablesError(this.#library.error(this.#context).trim().split('\n').slice(0, 3).join(' '));
-    }
+    if (this.#library.run(this.#context, commands) !== 0) throw this.#failure();
     return this.#library.output(this.#context);
+  }
+
+  /** The same in the thread pool: a batch waits for the kernel. One at a time per object; callers see to that. */
+  async runAsync(commands: string): Promise<void> {
+    if ((await this.#library.runAsync(this.#context, commands)) !== 0) throw this.#failure();
   }
 
   /** The families in which a table of this name exists. */
   familiesOf(name: string): string[] {
     const tables = JSON.parse(this.run('list tables')) as { nftables: { table?: { family: string; name: string } }[] };
     return tables.nftables.flatMap(({ table }) => (table?.name === name ? [table.family] : []));
+  }
+
+  #failure(): NftablesError {
+    return new NftablesError(this.#library.error(this.#context).trim().split('\n').slice(0, 3).join(' '));
   }
 }

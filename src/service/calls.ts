@@ -3,6 +3,8 @@
  * whether there is one already (2203002), then the work. A call that is refused has changed nothing. Descriptors that came
  * with a call are borrowed: server.ts closes them when it is answered.
  */
+import { installedAppIds } from '../host/app-installed.js';
+import { runningAppIds } from '../host/app-scan.js';
 import { resolveApplications } from '../host/applications.js';
 import { findHostAddress } from '../host/host-addresses.js';
 import { slotNumbers } from '../host/numbers.js';
@@ -19,6 +21,7 @@ import { parseVpnConfig } from '../model/vpn-config.js';
 import { checkVpnConfig } from '../model/vpn-config-check.js';
 import { judge, refusal } from './authorize.js';
 import type { ServiceContext } from './context.js';
+import { enterApplication } from './launch.js';
 import { names } from './names.js';
 import type { LiveVpn } from './registry.js';
 import type { Session } from './session.js';
@@ -62,6 +65,8 @@ export const HANDLERS: { readonly [M in Method]: Handler<M> } = {
     });
   },
 
+  enter: enterApplication,
+
   status: ({ registry }, session) => statusFor(session.peer.uid, registry.all()),
 
   subscribe: (context, session) => {
@@ -92,9 +97,10 @@ async function setUp(
   try {
     const spec = checkVpnConfig(config, slotNumbers(slot).link);
     if (uid !== 0) refuseHostAddress(spec.addresses.map(({ address }) => address));
-    const lookup = { applications: policy().applications, userByName: names.userByName, cgroupExists };
-    const trusted = resolveApplications(spec.trustedApplications, 'trustedApplications', lookup, uid);
-    const blocked = resolveApplications(spec.blockedApplications, 'blockedApplications', lookup, uid);
+    const { applications } = policy();
+    const lookup = { applications, userByName: names.userByName, cgroupExists, installedAppIds, runningAppIds };
+    const trusted = await resolveApplications(spec.trustedApplications, 'trustedApplications', lookup, uid);
+    const blocked = await resolveApplications(spec.blockedApplications, 'blockedApplications', lookup, uid);
     const existing = registry.get(uid);
     if (existing) {
       const who = existing.pid === pid ? 'this process' : `process ${existing.pid}`;

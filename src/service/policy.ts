@@ -6,6 +6,7 @@
 import { isCgroupPath } from '../kernel/cgroup.js';
 import { addressBits, clearHostBits, literalFamily, type Prefix } from '../model/address.js';
 import { MAX_APPLICATION_LENGTH } from '../model/limits.js';
+import { isLinkName } from '../model/link-name.js';
 import { hasControlCharacter, quote } from '../model/quote.js';
 import { type Entry, elements, members, oneOf, readBoolean, readDocument, readString, refuse } from './policy-json.js';
 

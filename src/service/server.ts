@@ -41,6 +41,11 @@ export class Server {
     this.#silence.unref();
   }
 
+  /** The thread that waits, for what else there is to wait for. */
+  get epoll(): Epoll {
+    return this.#epoll;
+  }
+
   /** Written from another thread, ends the waiting one; see kernel/epoll.ts. */
   get wakeFd(): number {
     return this.#epoll.wakeFd;

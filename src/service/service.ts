@@ -26,7 +26,7 @@ export class Service {
   readonly #settings: ServiceSettings;
   readonly #host: VpnHost;
   readonly #registry: Registry;
-  readonly #events = new Events();
+  readonly #events: Events;
   readonly #server: Server;
   readonly #listenFd: number;
   readonly #file: SocketFile;
@@ -45,11 +45,19 @@ export class Service {
       // The socket first: a path in use must not cost a living service its VPNs.
       listenFd = listenOn(settings.socket);
       file = socketFile(settings.socket);
-      host = new VpnHost();
-      const swept = await host.sweep();
+      const events = new Events();
+      host = new VpnHost({
+        stateDir: settings.stateDir,
+        log: settings.log,
+        onContested: (what) => {
+          settings.log('warning', 'contested', { what: what.join(', ') });
+          events.emit({ type: 'contested', what: [...what] });
+        },
+      });
+      const swept = await host.sweep(policy);
       if (Object.values(swept).some((count) => count > 0)) settings.log('warning', 'swept', { ...swept });
       for (const what of await host.collisions()) settings.log('warning', 'collision', { what });
-      return new Service(settings, policy, host, { listenFd, file, lockFd });
+      return new Service(settings, policy, { host, events }, { listenFd, file, lockFd });
     } catch (error) {
       host?.close();
       if (listenFd >= 0) libc.close(listenFd);
@@ -62,12 +70,13 @@ export class Service {
   private constructor(
     settings: ServiceSettings,
     policy: Policy,
-    host: VpnHost,
+    { host, events }: { host: VpnHost; events: Events },
     { listenFd, file, lockFd }: { listenFd: number; file: SocketFile; lockFd: number },
   ) {
     this.#settings = settings;
     this.#policy = policy;
     this.#host = host;
+    this.#events = events;
     this.#listenFd = listenFd;
     this.#file = file;
     this.#lockFd = lockFd;
@@ -79,7 +88,7 @@ export class Service {
       policy: () => this.#policy,
       log: settings.log,
     });
-    this.#warnOfLater();
+    host.watch(this.#server.epoll);
     settings.log('info', 'ready', { socket: settings.socket, policy: policy.file });
   }
 
@@ -88,7 +97,7 @@ export class Service {
   }
 
   /** Reads the policy again. A bad file keeps the old policy, with one error line. */
-  reload(): void {
+  async reload(): Promise<void> {
     try {
       this.#policy = loadPolicy(this.#settings.policyFile, names);
     } catch (error) {
@@ -96,9 +105,13 @@ export class Service {
       return;
     }
     this.#settings.log('info', 'policy-loaded', { policy: this.#policy.file });
-    this.#warnOfLater();
     this.#events.emit({ type: 'policy' });
     if (this.#policy.isDisabled) void this.#endAll('disabled by policy');
+    try {
+      await this.#host.configure(this.#policy);
+    } catch (error) {
+      this.#settings.log('error', 'policy-not-in-force', { reason: String(error) });
+    }
   }
 
   /** Ends every VPN, answers what is under way, and lets go of everything. */
@@ -116,12 +129,6 @@ export class Service {
     this.#host.close();
     libc.close(this.#lockFd);
     this.#settings.log('info', 'ended');
-  }
-
-  /** Nobody shall believe in a protection that is not there. */
-  #warnOfLater(): void {
-    if (this.#policy.lockdown.size === 0) return;
-    this.#settings.log('warning', 'policy-not-in-force', { key: 'lockdown', policy: this.#policy.file });
   }
 
   async #endAll(reason: DownReason): Promise<void> {

@@ -31,7 +31,7 @@ async function run(data: ServiceWorkerData): Promise<void> {
     checkFacilities();
     const service = await Service.start({ ...data, log });
     parentPort?.on('message', (word: ToWorker) => {
-      if (word === 'reload') service.reload();
+      if (word === 'reload') void service.reload();
       else
         service
           .close()

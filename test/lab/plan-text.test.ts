@@ -8,7 +8,7 @@
  * and keeps it open, as an app does: without a holder it would have no carrier.
  */
 import assert from 'node:assert/strict';
-import { mkdirSync, rmdirSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import type { AppSelector } from '../../src/host/applications.js';
@@ -36,7 +36,7 @@ else tests();
 
 /** Raises a plan, and lowers it when something comes on standard input. */
 async function raise(sample: SamplePlan): Promise<void> {
-  const host = new VpnHost();
+  const host = new VpnHost({ stateDir: mkdtempSync('/run/vpnd/state-'), log: () => undefined, onContested: () => undefined });
   const { selections: _, sections: __, lastUid: ___, ...request } = inputOf(sample);
   const vpn = await host.raise(request);
   console.log('raised');

@@ -8,13 +8,21 @@ export interface CapturedPacket {
   timeMs: number;
   /** Undefined for what is not IP. */
   family: Family | undefined;
-  /** 'tcp', 'udp', 'icmp', 'icmpv6', 'arp', otherwise the protocol's or EtherType's number in decimal. */
+  /** 'tcp', 'udp', 'icmp', 'icmpv6', 'igmp', 'arp', otherwise the protocol's or EtherType's number in decimal. */
   protocol: string;
   /** Addresses as Node writes them; for ARP sender and target. */
   source: string;
   destination: string;
   sourcePort: number | undefined;
   destinationPort: number | undefined;
+  /** Who put the frame on the wire, as in `ip link`; undefined for links other than Ethernet. */
+  station: string | undefined;
+  /** TTL of IPv4. */
+  hopLimit: number | undefined;
+  /** Byte 13 of a TCP header (RFC 9293). */
+  tcpFlags: number | undefined;
+  /** Of 'icmp' and 'icmpv6'. */
+  icmpType: number | undefined;
   /** Of the network-layer packet, in bytes, also when the capture has only its beginning. */
   length: number;
   /** What follows the transport header of TCP and UDP; for others what follows the IP header. As far as captured. */
@@ -28,7 +36,7 @@ const LINKTYPE_LINUX_SLL2 = 276;
 const GLOBAL_HEADER_BYTES = 24;
 const RECORD_HEADER_BYTES = 16;
 const IPV6_EXTENSIONS = new Set([0, 43, 60]);
-const PROTOCOLS: Record<number, string> = { 1: 'icmp', 6: 'tcp', 17: 'udp', 58: 'icmpv6' };
+const PROTOCOLS: Record<number, string> = { 1: 'icmp', 2: 'igmp', 6: 'tcp', 17: 'udp', 58: 'icmpv6' };
 
 export function parsePcap(bytes: Uint8Array): CapturedPacket[] {
   const file = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
@@ -51,6 +59,7 @@ export function parsePcap(bytes: Uint8Array): CapturedPacket[] {
 }
 
 type Parsed = Omit<CapturedPacket, 'timeMs'>;
+type Network = Omit<Parsed, 'station'>;
 
 /** One IP packet, as a TUN gives it. */
 export function parsePacket(packet: Uint8Array): Parsed {
@@ -58,6 +67,16 @@ export function parsePacket(packet: Uint8Array): Parsed {
 }
 
 function parseFrame(linkType: number, frame: Buffer): Parsed {
+  const isEthernet = linkType === LINKTYPE_ETHERNET;
+  const station = isEthernet ? [...frame.subarray(6, 12)].map(hexByte).join(':') : undefined;
+  return { station, ...parseLink(linkType, frame) };
+}
+
+function hexByte(byte: number): string {
+  return byte.toString(16).padStart(2, '0');
+}
+
+function parseLink(linkType: number, frame: Buffer): Network {
   switch (linkType) {
     case LINKTYPE_ETHERNET:
       return parseNetwork(frame.readUInt16BE(12), frame.subarray(14));
@@ -72,13 +91,16 @@ function parseFrame(linkType: number, frame: Buffer): Parsed {
   }
 }
 
-function parseNetwork(etherType: number, packet: Buffer): Parsed {
+function parseNetwork(etherType: number, packet: Buffer): Network {
   if (etherType === 0x0800) return parseIpv4(packet);
   if (etherType === 0x86dd) return parseIpv6(packet);
   const other = {
     family: undefined,
     sourcePort: undefined,
     destinationPort: undefined,
+    hopLimit: undefined,
+    tcpFlags: undefined,
+    icmpType: undefined,
     length: packet.length,
     payload: packet,
   };
@@ -86,7 +108,7 @@ function parseNetwork(etherType: number, packet: Buffer): Parsed {
   return { ...other, protocol: 'arp', source: ipv4(packet, 14), destination: ipv4(packet, 24) };
 }
 
-function parseIpv4(packet: Buffer): Parsed {
+function parseIpv4(packet: Buffer): Network {
   const length = packet.readUInt16BE(2) || packet.length;
   const header = ((packet[0] ?? 0) & 15) * 4;
   const isFirstFragment = (packet.readUInt16BE(6) & 0x1fff) === 0;
@@ -94,12 +116,13 @@ function parseIpv4(packet: Buffer): Parsed {
     family: 1,
     source: ipv4(packet, 12),
     destination: ipv4(packet, 16),
+    hopLimit: packet[8],
     length,
     ...parseTransport(packet[9] ?? 0, packet.subarray(header, length), isFirstFragment),
   };
 }
 
-function parseIpv6(packet: Buffer): Parsed {
+function parseIpv6(packet: Buffer): Network {
   const length = 40 + packet.readUInt16BE(4);
   let next = packet[6] ?? 0;
   let offset = 40;
@@ -111,6 +134,7 @@ function parseIpv6(packet: Buffer): Parsed {
     family: 2,
     source: ipv6(packet, 8),
     destination: ipv6(packet, 24),
+    hopLimit: packet[7],
     length,
     ...parseTransport(next, packet.subarray(offset, length), true),
   };
@@ -118,14 +142,19 @@ function parseIpv6(packet: Buffer): Parsed {
 
 function parseTransport(number: number, segment: Buffer, hasHeader: boolean) {
   const protocol = PROTOCOLS[number] ?? String(number);
+  const isIcmp = protocol === 'icmp' || protocol === 'icmpv6';
+  const none = { sourcePort: undefined, destinationPort: undefined, tcpFlags: undefined };
+  const icmpType = isIcmp && hasHeader ? segment[0] : undefined;
   const headerBytes = protocol === 'udp' ? 8 : protocol === 'tcp' ? ((segment[12] ?? 0) >> 4) * 4 : 0;
   if (headerBytes === 0 || !hasHeader || segment.length < headerBytes) {
-    return { protocol, sourcePort: undefined, destinationPort: undefined, payload: segment };
+    return { protocol, ...none, icmpType, payload: segment };
   }
   return {
     protocol,
     sourcePort: segment.readUInt16BE(0),
     destinationPort: segment.readUInt16BE(2),
+    tcpFlags: protocol === 'tcp' ? segment[13] : undefined,
+    icmpType,
     payload: segment.subarray(headerBytes),
   };
 }
@@ -135,7 +164,7 @@ function ipv4(packet: Buffer, offset: number): string {
 }
 
 /** RFC 5952: lower case, the longest run of at least two zero groups shortened. */
-function ipv6(packet: Buffer, offset: number): string {
+export function ipv6(packet: Buffer, offset: number): string {
   const groups = Array.from({ length: 8 }, (_, index) => packet.readUInt16BE(offset + index * 2).toString(16));
   const text = groups.join(':');
   const runs = [...text.matchAll(/(?<![0-9a-f])0(?::0(?![0-9a-f]))+/g)].map((match) => match[0]);

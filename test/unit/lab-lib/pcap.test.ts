@@ -33,12 +33,16 @@ test('parsePcap() reads UDP over IPv4 in Ethernet, padding not counted', () => {
   const { payload, ...rest } = packet;
   assert.deepEqual(rest, {
     timeMs: 2500,
+    station: '02:00:00:00:00:02',
     family: 1,
     protocol: 'udp',
     source: '192.0.2.2',
     destination: '198.51.100.2',
     sourcePort: 0xcafe,
     destinationPort: 53,
+    hopLimit: 64,
+    tcpFlags: undefined,
+    icmpType: undefined,
     length: 32,
   });
   assert.equal(Buffer.from(payload).toString(), 'hixh');
@@ -52,6 +56,8 @@ test('parsePcap() reads TCP over IPv6 from a TUN, behind a hop-by-hop header too
     assert.equal(packet.destination, '2001:db8::f:0:0:10');
     assert.equal(packet.sourcePort, 80);
     assert.equal(packet.destinationPort, 8080);
+    assert.equal(packet.tcpFlags, 0x18);
+    assert.equal(packet.hopLimit, 64);
     assert.equal(Buffer.from(packet.payload).toString(), 'abcdefgh');
   }
 });
@@ -63,6 +69,15 @@ test('parsePcap() reads ARP and names what it does not know by number', () => {
   assert.equal(request?.source, '192.0.2.2');
   assert.equal(request?.destination, '192.0.2.1');
   assert.equal(other?.protocol, String(0x88b5));
+});
+
+test('parsePcap() tells types of ICMPv6 behind a router alert option, and IGMP', () => {
+  const mldReport =
+    '60000000 0024 00 01 fe80000000000000000000000000000a ff020000000000000000000000000016 3a00050200000100 8f00 0000 0000 0001 0400 0000 ff0200000000000000000001ff00000a';
+  const igmp = '46c00028 00004000 01020000 c0000202 e0000016 94040000 2200 0000 0000 0001 0400 0000 e00000fb';
+  const [listener, membership] = parsePcap(file(RAW, mldReport, igmp));
+  assert.deepEqual([listener?.protocol, listener?.icmpType, listener?.hopLimit], ['icmpv6', 143, 1]);
+  assert.deepEqual([membership?.protocol, membership?.destination, membership?.hopLimit], ['igmp', '224.0.0.22', 1]);
 });
 
 test('parsePcap() gives a later fragment no ports and stops before a record cut short', () => {

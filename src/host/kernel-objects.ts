@@ -1,0 +1,49 @@
+/** Adds and removes the objects of a plan by netlink: many in one go, with what failed told apart from what is to be undone. */
+import type { NetlinkRequest, NetlinkSocket } from '../kernel/netlink-socket.js';
+import { additions, type Operation, removals } from './operation.js';
+import type { UndoStack } from './undo.js';
+
+/** Already gone is as good as removed. */
+export const GONE: ReadonlySet<string> = new Set(['ENOENT', 'ESRCH', 'ENODEV', 'EADDRNOTAVAIL']);
+
+/**
+ * Makes the vNIC ready (`link`), then adds the operations. Fails on the first that failed; those behind it were tried as well.
+ * What failed is not undone: an object that was there already is somebody else's.
+ */
+export async function addObjects(
+  netlink: NetlinkSocket,
+  link: readonly NetlinkRequest[],
+  operations: readonly Operation[],
+  ifindex: number,
+  undo: UndoStack,
+): Promise<void> {
+  const failed = new Set<Operation | undefined>();
+  undo.push(() => removeObjects(netlink, operations.filter((operation) => !failed.has(operation))));
+  const failures = await netlink.batch(chain(link, additions(operations, ifindex)));
+  for (const { index } of failures) failed.add(operations[index - link.length]);
+  if (failures[0]) throw failures[0].error;
+}
+
+/** Adds what is missing; what stands stays. Returns how many were missing. `ifindex` is the vNIC's. */
+export async function restoreObjects(
+  netlink: NetlinkSocket,
+  operations: readonly Operation[],
+  ifindex: number,
+): Promise<number> {
+  const failures = await netlink.batch(additions(operations, ifindex));
+  const failure = failures.find(({ error }) => error.errnoName !== 'EEXIST' && !GONE.has(error.errnoName));
+  if (failure) throw failure.error;
+  return operations.length - failures.length;
+}
+
+export async function removeObjects(netlink: NetlinkSocket, operations: readonly Operation[]): Promise<void> {
+  const failures = await netlink.batch(removals(operations));
+  const [failure] = failures.filter(({ error }) => !GONE.has(error.errnoName));
+  if (failure) throw failure.error;
+}
+
+/** On demand: a plan may have 10,000 routes. */
+function* chain(first: Iterable<NetlinkRequest>, second: Iterable<NetlinkRequest>): Generator<NetlinkRequest> {
+  yield* first;
+  yield* second;
+}

@@ -1,0 +1,110 @@
+/**
+ * Facts about this network namespace's links that are no VPN's, from listings of links and of table main: behind which of
+ * them is the outside world, which only serve the machine's own containers, and what is on-link where.
+ */
+import type { NetlinkSocket } from '../kernel/netlink-socket.js';
+import { RT_TABLE_MAIN } from '../kernel/rtnetlink.js';
+import { type LinkEntry, listLinks, listTable, type RouteEntry } from '../kernel/rtnetlink-list.js';
+import { FAMILIES, type Family } from '../model/vpn-types.js';
+import { isVnic } from './link-tracker.js';
+import { LAN_TABLE } from './numbers.js';
+
+export interface HostLink {
+  ifindex: number;
+  /** One character a byte, as the kernel has it. */
+  name: string;
+  /** 'bridge', 'veth', …; '' for hardware. */
+  kind: string;
+  isUp: boolean;
+  /** A gateway or a default route of table main leads here. */
+  isOuter: boolean;
+  /** A bridge without the outside behind it, all of whose ports end on this machine: of containers, virtual machines. */
+  isInnerBridge: boolean;
+}
+
+/** A route of table main to what needs no gateway. */
+export interface OnLinkRoute {
+  family: Family;
+  destination: string;
+  prefixLength: number;
+  link: HostLink;
+  metric: number;
+  source?: string;
+}
+
+/** A unicast route in the LAN table. */
+export interface LanRoute {
+  family: Family;
+  destination: string;
+  prefixLength: number;
+  dev: string;
+  ifindex: number;
+  metric: number;
+  source?: string;
+}
+
+export interface LinkFacts {
+  /** All but loopback and vNICs, by ifindex. */
+  links: readonly HostLink[];
+  onLink: readonly OnLinkRoute[];
+  /** What is in the LAN table now. The kernel removes routes by itself, of IPv4 without a word. */
+  lan: readonly LanRoute[];
+}
+
+/** Kinds of bridge ports whose other end is on this machine. */
+const LOCAL_PORTS = new Set(['veth', 'tun']);
+
+export async function readLinkFacts(socket: NetlinkSocket): Promise<LinkFacts> {
+  const links = await listLinks(socket);
+  const list = async (table: number): Promise<RouteEntry[]> => {
+    const lists: RouteEntry[] = [];
+    for (const family of FAMILIES) lists.push(...(await listTable(socket, family, table)));
+    return lists;
+  };
+  return linkFacts(links, await list(RT_TABLE_MAIN), await list(LAN_TABLE));
+}
+
+export function linkFacts(
+  entries: readonly LinkEntry[],
+  main: readonly RouteEntry[],
+  lanTable: readonly RouteEntry[],
+): LinkFacts {
+  const outer = new Set<number>();
+  for (const { prefixLength, hops } of main) {
+    for (const hop of hops) if (hop.hasGateway || prefixLength === 0) outer.add(hop.ifindex);
+  }
+  const links = entries
+    .filter((entry) => !entry.isLoopback && !isVnic(entry))
+    .sort((a, b) => a.ifindex - b.ifindex)
+    .map(({ ifindex, name, kind, isUp }) => {
+      const isOuter = outer.has(ifindex);
+      const isInnerBridge = kind === 'bridge' && !isOuter && hasLocalPorts(ifindex, entries);
+      return { ifindex, name, kind, isUp, isOuter, isInnerBridge };
+    });
+  const byIndex = new Map(links.map((link) => [link.ifindex, link]));
+  return { links, onLink: onLinkRoutes(main, byIndex), lan: lanTable.flatMap((route) => lanRoute(route, entries)) };
+}
+
+function hasLocalPorts(bridge: number, entries: readonly LinkEntry[]): boolean {
+  return entries.every(({ master, kind }) => master !== bridge || LOCAL_PORTS.has(kind));
+}
+
+function onLinkRoutes(main: readonly RouteEntry[], links: ReadonlyMap<number, HostLink>): OnLinkRoute[] {
+  return main.flatMap(({ family, destination, prefixLength, metric, source, hops }) => {
+    const [hop] = hops;
+    const link = hop && links.get(hop.ifindex);
+    // A default route without a gateway says nothing of who is near.
+    if (hops.length !== 1 || hop?.hasGateway || !link?.isUp || prefixLength === 0) return [];
+    return [{ family, destination, prefixLength, link, metric, ...(source !== undefined && { source }) }];
+  });
+}
+
+function lanRoute(
+  { family, destination, prefixLength, metric, source, hops }: RouteEntry,
+  entries: readonly LinkEntry[],
+): LanRoute[] {
+  return hops.map(({ ifindex }) => {
+    const dev = entries.find((entry) => entry.ifindex === ifindex)?.name ?? '';
+    return { family, destination, prefixLength, dev, ifindex, metric, ...(source !== undefined && { source }) };
+  });
+}

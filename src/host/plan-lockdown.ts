@@ -1,0 +1,104 @@
+/**
+ * Lockdown as kernel state: users who, without a VPN, reach nothing but loopback, the local network as the policy allows, what keeps the
+ * links alive, and protected sockets. Rules and a table of its own, which stand with and without VPNs and outlive vpnd. Root
+ * stands for everyone, as its VPN does. Pure.
+ */
+import { FAMILIES, type Family } from '../model/vpn-types.js';
+import { lanRules, type Surroundings } from './firewall.js';
+import { addChain, addRule, BYPASSES, hex } from './nft-text.js';
+import { BYPASS_MARK, LAN_TABLE, LOCKDOWN_TABLE, PRIORITY } from './numbers.js';
+import type { Operation } from './operation.js';
+import { HOST_EXCEPTIONS } from './plan-firewall.js';
+
+const INET = `inet ${LOCKDOWN_TABLE}`;
+const NETDEV = `netdev ${LOCKDOWN_TABLE}`;
+/** Ports that clients of DHCP (RFC 2131) and DHCPv6 (RFC 8415) send from. */
+const DHCP_CLIENT: Record<Family, number> = { 1: 68, 2: 546 };
+
+/** In the order they are added: what closes comes before what leads there. */
+export function lockdownRules(users: Iterable<number>, lastUid: number): Operation[] {
+  const ranges = [...users].map((uid) => (uid === 0 ? { first: 0, last: lastUid } : { first: uid, last: uid }));
+  return FAMILIES.flatMap((family): Operation[] => {
+    const rule = { kind: 'rule', family } as const;
+    const past = { ...rule, action: 'goto', target: PRIORITY.lockdownEnd } as const;
+    const port = DHCP_CLIENT[family];
+    return [
+      { ...rule, priority: PRIORITY.lockdownEnd, action: 'nop' },
+      { ...rule, priority: PRIORITY.lockedLadder + 2, action: 'prohibit' },
+      { ...rule, priority: PRIORITY.lockedLadder + 1, action: 'lookup', table: LAN_TABLE },
+      { ...rule, priority: PRIORITY.lockedLadder, action: 'nop' },
+      { ...past, priority: PRIORITY.pastLockdown },
+      { ...past, priority: PRIORITY.lockdown, fwmark: { value: BYPASS_MARK, mask: BYPASS_MARK } },
+      { ...past, priority: PRIORITY.lockdown, protocol: 'udp', sourcePorts: { first: port, last: port } },
+      ...ranges.map(
+        (uidRange): Operation => ({
+          ...rule,
+          priority: PRIORITY.lockedUser,
+          action: 'goto',
+          target: PRIORITY.lockedLadder,
+          iif: 'lo',
+          uidRange,
+        }),
+      ),
+    ];
+  });
+}
+
+/**
+ * The whole table anew, in one transaction. `released`: users whose VPN is up, which has a lock of its own; with root's VPN
+ * up, root is one.
+ */
+export function lockdownTable(
+  users: ReadonlySet<number>,
+  released: ReadonlySet<number>,
+  { lan, frames }: Pick<Surroundings, 'lan' | 'frames'>,
+): string[] {
+  const closed = [...users].filter((uid) => uid !== 0);
+  const everyone = users.has(0) && !released.has(0);
+  const judge = [
+    ...(released.size > 0 ? [`meta skuid { ${[...released].join(', ')} } accept`] : []),
+    ...(closed.length > 0 ? [`meta skuid { ${closed.join(', ')} } goto closed`] : []),
+  ];
+  return [
+    ...lockdownRemoval(),
+    `add table ${INET}`,
+    `add table ${NETDEV}`,
+    addChain(INET, 'explained'),
+    addRule(INET, 'explained', `meta mark set meta mark | ${hex(BYPASS_MARK)} accept`),
+    addChain(INET, 'closed'),
+    ...lanRules(lan).map((text) => addRule(INET, 'closed', text)),
+    ...HOST_EXCEPTIONS.map((text) => addRule(INET, 'closed', text)),
+    addRule(INET, 'closed', 'drop'),
+    // Behind the lock of the VPNs, which has let out what is theirs.
+    addChain(INET, 'lockdown', 'type filter hook postrouting priority 111'),
+    addRule(INET, 'lockdown', 'oifname { "lo", "vpn-tun*" } accept'),
+    addRule(INET, 'lockdown', BYPASSES),
+    ...judge.map((text) => addRule(INET, 'lockdown', text)),
+    ...(everyone ? [addRule(INET, 'lockdown', 'goto closed')] : []),
+    addChain(NETDEV, 'closed'),
+    addRule(NETDEV, 'closed', 'ether type arp accept'),
+    addRule(NETDEV, 'closed', 'udp sport 68 udp dport 67 accept'),
+    addRule(NETDEV, 'closed', 'udp sport 546 udp dport 547 accept'),
+    addRule(NETDEV, 'closed', 'ether type != { ip, ip6, 8021q } meta skuid 0 accept'),
+    addRule(NETDEV, 'closed', 'drop'),
+    addChain(NETDEV, 'frames'),
+    addRule(NETDEV, 'frames', BYPASSES),
+    ...judge.map((text) => addRule(NETDEV, 'frames', text)),
+    ...(everyone ? [addRule(NETDEV, 'frames', 'meta skuid 0-4294967294 goto closed')] : []),
+    ...(frames.length > 0
+      ? [
+          addChain(
+            NETDEV,
+            'egress_hook',
+            `type filter hook egress devices = { ${frames.map((name) => `"${name}"`).join(', ')} } priority 1`,
+          ),
+          addRule(NETDEV, 'egress_hook', 'goto frames'),
+        ]
+      : []),
+  ];
+}
+
+/** Whether it is there or not. */
+export function lockdownRemoval(): string[] {
+  return [INET, NETDEV].flatMap((table) => [`add table ${table}`, `delete table ${table}`]);
+}

@@ -1,0 +1,88 @@
+/**
+ * Ends the sockets that a VPN must not leave as they are (sockets.ts says which), and lists the connections that came in from
+ * outside. One listing for each protocol, address family and kind of socket; about 2 ms and 10 µs a socket.
+ */
+import { networkInterfaces } from 'node:os';
+import {
+  type SocketEntry,
+  stateMask,
+  TCP_CLOSE,
+  TCP_ESTABLISHED,
+  TCP_LISTEN,
+  TCP_STATES,
+} from '../kernel/inet-diag.js';
+import { SockDiag } from '../kernel/sock-diag.js';
+import { canonicalAddress } from '../model/address.js';
+import { BusinessError } from '../model/errors.js';
+import type { Coverage } from './coverage.js';
+import { type Connection, coveredOutbound, fromAddresses, inboundConnections } from './sockets.js';
+
+const CONNECTED = stateMask([TCP_ESTABLISHED]);
+const UNCONNECTED = stateMask([TCP_CLOSE]);
+
+/** The kernel compares every socket with every address; with more it is quicker to look at what it has. */
+const MAX_FILTERED_ADDRESSES = 16;
+
+export class SocketEnder {
+  readonly #diag = new SockDiag();
+
+  /** Before anything is changed. Throws BusinessError 2200003 where the kernel cannot end sockets. */
+  async require(): Promise<void> {
+    if (await this.#diag.canDestroySockets()) return;
+    const reason =
+      'connections from before the VPN cannot be ended: the kernel needs CONFIG_INET_DIAG_DESTROY, and tcp_diag and udp_diag';
+    throw new BusinessError(2200003, undefined, reason);
+  }
+
+  /**
+   * Ends what a VPN covers from now on and what was not made for it. Call it when the rules and the lock stand, so that nothing new
+   * comes; the number of sockets ended.
+   */
+  async endCovered(coverage: Coverage): Promise<number> {
+    const entries = [
+      ...(await this.#tcp()),
+      ...(await this.#diag.list({ protocol: 'udp', states: CONNECTED })),
+      ...(await this.#diag.list({ protocol: 'udp', states: UNCONNECTED, filter: { portOrigin: 'kernel' } })),
+      ...(await this.#diag.list({ protocol: 'udplite', states: CONNECTED })),
+      ...(await this.#diag.list({ protocol: 'raw', states: CONNECTED | UNCONNECTED })),
+    ];
+    return this.#diag.destroy(coveredOutbound(entries, coverage, ownAddresses()));
+  }
+
+  /** Ends whatever has one of these addresses, before they go; the number of sockets ended. */
+  async endFrom(addresses: ReadonlySet<string>): Promise<number> {
+    const filter = addresses.size > MAX_FILTERED_ADDRESSES ? {} : { filter: { localAddresses: [...addresses] } };
+    const entries: SocketEntry[] = [];
+    for (const protocol of ['tcp', 'udp', 'udplite'] as const) {
+      const states = protocol === 'tcp' ? TCP_STATES & ~stateMask([TCP_LISTEN]) : CONNECTED | UNCONNECTED;
+      entries.push(...(await this.#diag.list({ protocol, states, ...filter })));
+    }
+    entries.push(...(await this.#diag.list({ protocol: 'raw', states: CONNECTED | UNCONNECTED })));
+    return this.#diag.destroy(fromAddresses(entries, addresses));
+  }
+
+  /** The TCP connections that came in from outside. */
+  async inbound(): Promise<Connection[]> {
+    return inboundConnections(await this.#tcp(), ownAddresses());
+  }
+
+  close(): void {
+    this.#diag.close();
+  }
+
+  async #tcp(): Promise<SocketEntry[]> {
+    const query = { protocol: 'tcp', states: TCP_STATES } as const;
+    return [
+      ...(await this.#diag.list({ ...query, filter: { portOrigin: 'bind' } })),
+      ...(await this.#diag.list({ ...query, filter: { portOrigin: 'kernel' } })),
+    ];
+  }
+}
+
+/** Of this host, on every link that is up. */
+function ownAddresses(): Set<string> {
+  const links = Object.values(networkInterfaces());
+  return new Set(
+    links.flatMap((addresses) => (addresses ?? []).map(({ address }) => canonicalAddress(address) ?? address)),
+  );
+}

@@ -1,0 +1,174 @@
+/**
+ * net.ipv4.conf.LINK.src_valid_mark: with it the reverse path filter judges by the rules that the packet's mark selects, as
+ * routing will. Raised on links whose rp_filter is on, while it is needed; never lowered, given back only if still as we left
+ * it. Whether somebody changed one meanwhile is heard through inotify (procfs tells writes). A vNIC's own sysctls are set
+ * when it is made and end with it: not here.
+ *
+ * `conf.all` is never written. Both sysctls hold when either `all` or the link has them (rp_filter: the greater one).
+ */
+import { closeSync, type FSWatcher, openSync, readSync, watch, writeFileSync } from 'node:fs';
+import { KernelError } from '../model/errors.js';
+import { quote } from '../model/quote.js';
+import type { SysctlRecord } from './sysctl-record.js';
+
+const DIRECTORY = '/proc/sys/net/ipv4/conf';
+const OFF = '0';
+const ON = '1';
+
+type Key = 'rp_filter' | 'src_valid_mark';
+
+export interface SysctlLink {
+  ifindex: number;
+  /** One character a byte, as listLinks() says it. */
+  name: string;
+}
+
+interface Raised {
+  name: string;
+  watcher: FSWatcher | undefined;
+  /** Open as long as we listen: without it the kernel may forget the inode that the watch is on. */
+  fd: number;
+}
+
+export class Sysctls {
+  readonly #record: SysctlRecord;
+  readonly #onForeignChange: (what: string) => void;
+  readonly #directory: string;
+  /** By ifindex: a link may get another name. */
+  readonly #raised = new Map<number, Raised>();
+
+  /** `onForeignChange`: one that we raised was lowered by somebody else; `update` raises it again. */
+  constructor(record: SysctlRecord, onForeignChange: (what: string) => void, directory: string = DIRECTORY) {
+    this.#record = record;
+    this.#onForeignChange = onForeignChange;
+    this.#directory = directory;
+  }
+
+  /**
+   * Sees to it that the reverse path filters of these links, where they are on, judge by marks; gives all others back. `links`
+   * are all that are no VPN's; `isNeeded`: root's VPN is up. Returns whether something was raised. Throws KernelError, and what
+   * the state directory's file system says; nothing is raised without a note of it.
+   */
+  update(links: readonly SysctlLink[], isNeeded: boolean): boolean {
+    const wanted =
+      isNeeded && this.#read('all', 'src_valid_mark') === OFF ? links.filter((link) => this.#isStrict(link)) : [];
+    this.#giveBackAllBut(wanted, links);
+    const low = wanted.filter(({ name }) => this.#read(name, 'src_valid_mark') === OFF);
+    const fresh = low.filter(({ ifindex }) => !this.#raised.has(ifindex));
+    if (fresh.length > 0) this.#record.write([...this.#raised.keys(), ...fresh.map(({ ifindex }) => ifindex)]);
+    for (const link of low) {
+      this.#write(link.name, ON);
+      if (!this.#raised.has(link.ifindex)) this.#watch(link);
+    }
+    return low.length > 0;
+  }
+
+  /** Gives back what a dead predecessor raised. At start, before `update`. Returns how many. */
+  sweep(links: readonly SysctlLink[]): number {
+    const noted = new Set(this.#record.read());
+    const given = links.filter(({ ifindex, name }) => noted.has(ifindex) && this.#lower(name)).length;
+    this.#record.write([]);
+    return given;
+  }
+
+  /** Stops listening. What is raised stays so. */
+  close(): void {
+    for (const raised of this.#raised.values()) unwatch(raised);
+    this.#raised.clear();
+  }
+
+  #isStrict({ name }: SysctlLink): boolean {
+    return isLinkName(name) && ['all', name].some((each) => (this.#read(each, 'rp_filter') ?? OFF) !== OFF);
+  }
+
+  #giveBackAllBut(wanted: readonly SysctlLink[], links: readonly SysctlLink[]): void {
+    const before = this.#raised.size;
+    for (const [ifindex, raised] of this.#raised) {
+      const name = links.find((link) => link.ifindex === ifindex)?.name;
+      // Under another name it is another file, with the same value.
+      if (name === raised.name && wanted.some((link) => link.ifindex === ifindex)) continue;
+      unwatch(raised);
+      this.#raised.delete(ifindex);
+      if (name !== undefined) this.#lower(name);
+    }
+    if (this.#raised.size < before) this.#record.write([...this.#raised.keys()]);
+  }
+
+  /** Only from what we had written. */
+  #lower(name: string): boolean {
+    if (!isLinkName(name) || this.#read(name, 'src_valid_mark') !== ON) return false;
+    this.#write(name, OFF);
+    return true;
+  }
+
+  #watch({ ifindex, name }: SysctlLink): void {
+    const path = this.#path(name, 'src_valid_mark');
+    const fd = openValue(path);
+    // The link has just gone.
+    if (fd === undefined) return;
+    const raised: Raised = { name, fd, watcher: undefined };
+    this.#raised.set(ifindex, raised);
+    try {
+      raised.watcher = watch(path, { persistent: false }, () => this.#onWritten(ifindex));
+      raised.watcher.on('error', () => undefined);
+    } catch {
+      // No inotify watches left: it is looked at whenever links change.
+    }
+  }
+
+  #onWritten(ifindex: number): void {
+    const raised = this.#raised.get(ifindex);
+    if (raised && readValue(raised.fd) === OFF) this.#onForeignChange(`src_valid_mark of link ${quote(raised.name)}`);
+  }
+
+  /** Undefined when the link is gone, or has no IPv4. */
+  #read(name: string, key: Key): string | undefined {
+    const fd = openValue(this.#path(name, key));
+    if (fd === undefined) return undefined;
+    try {
+      return readValue(fd);
+    } finally {
+      closeSync(fd);
+    }
+  }
+
+  #write(name: string, value: string): void {
+    try {
+      writeFileSync(this.#path(name, 'src_valid_mark'), value, { flag: 'r+' });
+    } catch (error) {
+      const { code = 'EIO' } = error as NodeJS.ErrnoException;
+      if (code !== 'ENOENT') throw new KernelError('write', `src_valid_mark of link ${quote(name)}`, code);
+    }
+  }
+
+  #path(name: string, key: Key): Buffer {
+    return Buffer.from(`${this.#directory}/${name}/${key}`, 'latin1');
+  }
+}
+
+/** One component of a path, and not that of all links or of future ones: the kernel lets a link have those names. */
+function isLinkName(name: string): boolean {
+  return /^[^/\0]{1,15}$/.test(name) && !['.', '..', 'all', 'default'].includes(name);
+}
+
+function openValue(path: Buffer): number | undefined {
+  try {
+    return openSync(path, 'r');
+  } catch {
+    return undefined;
+  }
+}
+
+function readValue(fd: number): string | undefined {
+  const buffer = Buffer.alloc(16);
+  try {
+    return buffer.toString('latin1', 0, readSync(fd, buffer, 0, buffer.length, 0)).trim();
+  } catch {
+    return undefined;
+  }
+}
+
+function unwatch({ watcher, fd }: Raised): void {
+  watcher?.close();
+  closeSync(fd);
+}

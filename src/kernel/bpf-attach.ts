@@ -1,0 +1,184 @@
+/**
+ * BPF programs on cgroups: attach, list, detach, sweep. An attachment belongs to the cgroup (no link), so it and the maps of
+ * its program outlive this process; the program's name is what a sweep finds it by.
+ *
+ * Loading and attaching need CAP_BPF and CAP_NET_ADMIN; listing and detaching go by program id, which needs CAP_SYS_ADMIN.
+ */
+import { closeSync, constants, openSync, readdirSync } from 'node:fs';
+import { KernelError } from '../model/errors.js';
+import { ATTR_BYTES, bpf } from './bpf-syscall.js';
+import { errnoName, lastError } from './errno.js';
+import { addressOf, errno } from './ffi.js';
+
+const BPF_PROG_ATTACH = 8;
+const BPF_PROG_DETACH = 9;
+const BPF_PROG_GET_FD_BY_ID = 13;
+const BPF_OBJ_GET_INFO_BY_FD = 15;
+const BPF_PROG_QUERY = 16;
+const BPF_F_ALLOW_MULTI = 1 << 1;
+/** The kernel's limit of programs on one cgroup and attach type. */
+const BPF_CGROUP_MAX_PROGS = 64;
+/** offsetof(struct bpf_prog_info, name); the name has 16 bytes. */
+const INFO_NAME = 64;
+
+/** enum bpf_attach_type. */
+export const ATTACH_TYPE = { ingress: 0, sockCreate: 2 } as const;
+
+export interface AttachedProgram {
+  id: number;
+  name: string;
+}
+
+/** Attaches beside others' programs. Attaching the same one twice does nothing. */
+export function attachProgram(cgroupDir: string, program: number, attachType: number): void {
+  withCgroup(cgroupDir, (cgroup) => {
+    const attr = Buffer.alloc(ATTR_BYTES);
+    attr.writeUInt32LE(cgroup, 0);
+    attr.writeUInt32LE(program, 4);
+    attr.writeUInt32LE(attachType, 8);
+    attr.writeUInt32LE(BPF_F_ALLOW_MULTI, 12);
+    // EPERM with all capabilities: here or above sits somebody's program that was attached as the only one.
+    if (bpf(BPF_PROG_ATTACH, attr) < 0) throw lastError('BPF_PROG_ATTACH', cgroupDir);
+  });
+}
+
+/** Takes back attachProgram(). One that somebody else has detached is no error. */
+export function detachProgram(cgroupDir: string, program: number, attachType: number): void {
+  withCgroup(cgroupDir, (cgroup) => void detach(cgroup, program, attachType, cgroupDir));
+}
+
+/** The programs of this very cgroup, everybody's, in the order they run. */
+export function listPrograms(cgroupDir: string, attachType: number): AttachedProgram[] {
+  return withCgroup(cgroupDir, (cgroup) => {
+    const programs: AttachedProgram[] = [];
+    for (const id of query(cgroup, cgroupDir, attachType).ids) {
+      withProgram(id, (program) => programs.push({ id, name: nameOf(program, id) }));
+    }
+    return programs;
+  });
+}
+
+/** Whether somebody's program sits there that forbids others beside it. */
+export function isTaken(cgroupDir: string, attachType: number): boolean {
+  const { ids, flags } = withCgroup(cgroupDir, (cgroup) => query(cgroup, cgroupDir, attachType));
+  return ids.length > 0 && (flags & BPF_F_ALLOW_MULTI) === 0;
+}
+
+export interface ProgramMatch {
+  name?: (name: string) => boolean;
+  id?: number;
+}
+
+/**
+ * Detaches the programs that fit every given condition; none given: none detached. Returns their ids. One that somebody
+ * else detaches meanwhile is no error.
+ */
+export function detachPrograms(cgroupDir: string, attachType: number, match: ProgramMatch): number[] {
+  if (match.name === undefined && match.id === undefined) return [];
+  return withCgroup(cgroupDir, (cgroup) => {
+    const detached: number[] = [];
+    for (const id of query(cgroup, cgroupDir, attachType).ids) {
+      if (match.id !== undefined && match.id !== id) continue;
+      withProgram(id, (program) => {
+        if (match.name !== undefined && !match.name(nameOf(program, id))) return;
+        if (detach(cgroup, program, attachType, `${id} from ${cgroupDir}`)) detached.push(id);
+      });
+    }
+    return detached;
+  });
+}
+
+/**
+ * Detaches by name, whatever they are attached to, in the whole tree from `root` down. Returns the programs' ids. Cgroups
+ * that vanish meanwhile are skipped.
+ */
+export function sweepPrograms(root: string, namePredicate: (name: string) => boolean): number[] {
+  const detached: number[] = [];
+  const pending = [root];
+  for (let directory = pending.pop(); directory !== undefined; directory = pending.pop()) {
+    try {
+      for (const attachType of Object.values(ATTACH_TYPE)) {
+        detached.push(...detachPrograms(directory, attachType, { name: namePredicate }));
+      }
+      for (const entry of readdirSync(directory, { withFileTypes: true })) {
+        if (entry.isDirectory()) pending.push(`${directory}/${entry.name}`);
+      }
+    } catch (error) {
+      if (!isGone(error)) throw error;
+    }
+  }
+  return detached;
+}
+
+/** Whether it was there. */
+function detach(cgroup: number, program: number, attachType: number, object: string): boolean {
+  const attr = Buffer.alloc(ATTR_BYTES);
+  attr.writeUInt32LE(cgroup, 0);
+  attr.writeUInt32LE(program, 4);
+  attr.writeUInt32LE(attachType, 8);
+  if (bpf(BPF_PROG_DETACH, attr) === 0) return true;
+  if (errnoName(errno()) !== 'ENOENT') throw lastError('BPF_PROG_DETACH', object);
+  return false;
+}
+
+function isGone(error: unknown): boolean {
+  const name = error instanceof KernelError ? error.errnoName : (error as NodeJS.ErrnoException).code;
+  return name === 'ENOENT' || name === 'ENODEV';
+}
+
+function query(cgroup: number, object: string, attachType: number): { ids: number[]; flags: number } {
+  const ids = Buffer.alloc(BPF_CGROUP_MAX_PROGS * 4);
+  const attr = Buffer.alloc(ATTR_BYTES);
+  attr.writeUInt32LE(cgroup, 0);
+  attr.writeUInt32LE(attachType, 4);
+  attr.writeBigUInt64LE(addressOf(ids), 16);
+  attr.writeUInt32LE(BPF_CGROUP_MAX_PROGS, 24);
+  if (bpf(BPF_PROG_QUERY, attr) < 0) throw lastError('BPF_PROG_QUERY', object);
+  return {
+    ids: Array.from({ length: attr.readUInt32LE(24) }, (_, i) => ids.readUInt32LE(i * 4)),
+    flags: attr.readUInt32LE(12),
+  };
+}
+
+function nameOf(program: number, id: number): string {
+  const info = Buffer.alloc(ATTR_BYTES);
+  const attr = Buffer.alloc(ATTR_BYTES);
+  attr.writeUInt32LE(program, 0);
+  attr.writeUInt32LE(info.length, 4);
+  attr.writeBigUInt64LE(addressOf(info), 8);
+  if (bpf(BPF_OBJ_GET_INFO_BY_FD, attr) < 0) throw lastError('BPF_OBJ_GET_INFO_BY_FD', `program ${id}`);
+  const name = info.toString('latin1', INFO_NAME, INFO_NAME + 16);
+  return name.slice(0, name.indexOf('\0'));
+}
+
+/** Calls `use` with a descriptor of the program, unless it is gone. */
+function withProgram(id: number, use: (fd: number) => void): void {
+  const attr = Buffer.alloc(ATTR_BYTES);
+  attr.writeUInt32LE(id, 0);
+  const fd = bpf(BPF_PROG_GET_FD_BY_ID, attr);
+  if (fd < 0) {
+    const error = errnoName(errno());
+    if (error === 'ENOENT') return;
+    const why = error === 'EPERM' ? { message: 'needs CAP_SYS_ADMIN' } : undefined;
+    throw new KernelError('BPF_PROG_GET_FD_BY_ID', String(id), error, why);
+  }
+  try {
+    use(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function withCgroup<T>(directory: string, use: (fd: number) => T): T {
+  let fd: number;
+  try {
+    fd = openSync(directory, constants.O_RDONLY | constants.O_DIRECTORY);
+  } catch (error) {
+    throw new KernelError('open', directory, (error as NodeJS.ErrnoException).code ?? String(error));
+  }
+  try {
+    return use(fd);
+  } finally {
+    closeSync(fd);
+  }
+}

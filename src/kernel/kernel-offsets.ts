@@ -1,0 +1,47 @@
+/** Where the members lie that BPF programs follow, read once from the running kernel's own types. */
+import { readFileSync } from 'node:fs';
+import { KernelError } from '../model/errors.js';
+import type { CgroupOffsets } from './bpf-app-marks.js';
+import type { NamespaceOffsets } from './bpf-receive-guard.js';
+import { Btf } from './btf.js';
+
+const PATH = '/sys/kernel/btf/vmlinux';
+
+let offsets: (CgroupOffsets & NamespaceOffsets) | undefined;
+
+/** Throws KernelError with a reason in words: no BTF, or none of these members. */
+export function kernelOffsets(): CgroupOffsets & NamespaceOffsets {
+  offsets ??= readOffsets(readBtf());
+  return offsets;
+}
+
+function readBtf(): Btf {
+  try {
+    return new Btf(readFileSync(PATH));
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    const message =
+      code === undefined ? (error as Error).message : 'the kernel has to be built with CONFIG_DEBUG_INFO_BTF';
+    throw new KernelError('read', PATH, code ?? 'EINVAL', { message });
+  }
+}
+
+function readOffsets(btf: Btf): CgroupOffsets & NamespaceOffsets {
+  const offset = (struct: string, ...names: string[]): number => {
+    for (const name of names) {
+      const found = btf.offsetOf(struct, name);
+      if (found !== undefined) return found;
+    }
+    throw new KernelError('read', PATH, 'ENOENT', { message: `struct ${struct} has no ${names.join(' or ')}` });
+  };
+  return {
+    taskCgroups: offset('task_struct', 'cgroups'),
+    cssSetDefaultCgroup: offset('css_set', 'dfl_cgrp'),
+    cgroupNode: offset('cgroup', 'kn'),
+    nodeName: offset('kernfs_node', 'name'),
+    // Renamed in 6.15.
+    nodeParent: offset('kernfs_node', '__parent', 'parent'),
+    socketNamespace: offset('sock', '__sk_common') + offset('sock_common', 'skc_net'),
+    namespaceCookie: offset('net', 'net_cookie'),
+  };
+}

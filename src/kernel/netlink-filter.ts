@@ -1,0 +1,89 @@
+/**
+ * Socket filters (Documentation/networking/filter.rst) for rtnetlink monitors: what does not concern us is dropped in the
+ * kernel, before it fills the socket's queue and wakes this process. The program sees one notification from its header on.
+ */
+import { checked } from './errno.js';
+import { addressOf, libc } from './ffi.js';
+import { RTM_DELROUTE, RTM_DELRULE, RTM_NEWROUTE, RTM_NEWRULE } from './rtnetlink.js';
+
+const SOL_SOCKET = 1;
+const SO_ATTACH_FILTER = 26;
+/** sock_filter codes: load 32, 16, 8 bits at an offset (read as big-endian), jump if equal, return. */
+const LOAD_32 = 0x20;
+const LOAD_16 = 0x28;
+const LOAD_8 = 0x30;
+const JUMP_EQUAL = 0x15;
+const RETURN = 0x06;
+const INSTRUCTION = 8;
+/** Jumps are relative and have eight bits. */
+const PORTS_MAXIMUM = 64;
+
+const TYPE = 4;
+const PORT = 12;
+/** rtmsg.rtm_table, behind the header. */
+const TABLE = 16 + 4;
+
+/** One instruction; `jt` and `jf` are how many to pass over when the comparison holds and when not. */
+interface Instruction {
+  code: number;
+  jt?: number;
+  jf?: number;
+  value: number;
+}
+
+const DROP: Instruction = { code: RETURN, value: 0 };
+const TAKE: Instruction = { code: RETURN, value: 0xffffffff };
+
+/** Takes routes of one rtm_table only, and nothing but routes. */
+export function routesOfTable(table: number): Buffer {
+  return assemble([{ code: LOAD_8, value: TABLE }, { code: JUMP_EQUAL, value: table, jf: 1 }, TAKE, DROP]);
+}
+
+/** Of routes and rules takes those that none of these ports caused, of routes only those of one rtm_table; all else. */
+export function changesOfOthers(ports: readonly number[], table: number): Buffer {
+  if (ports.length > PORTS_MAXIMUM) throw new RangeError(`${ports.length} ports`);
+  const afterPorts = ports.length;
+  return assemble([
+    { code: LOAD_16, value: TYPE },
+    { code: JUMP_EQUAL, value: swap16(RTM_NEWRULE), jt: 5 },
+    { code: JUMP_EQUAL, value: swap16(RTM_DELRULE), jt: 4 },
+    { code: JUMP_EQUAL, value: swap16(RTM_NEWROUTE), jt: 1 },
+    { code: JUMP_EQUAL, value: swap16(RTM_DELROUTE), jf: 3 + afterPorts },
+    { code: LOAD_8, value: TABLE },
+    { code: JUMP_EQUAL, value: table, jf: 2 + afterPorts },
+    { code: LOAD_32, value: PORT },
+    ...ports.map((port, index) => ({ code: JUMP_EQUAL, value: swap32(port), jt: afterPorts - index })),
+    TAKE,
+    DROP,
+  ]);
+}
+
+export function attachFilter(fd: number, program: Buffer): void {
+  const filter = Buffer.alloc(Math.max(program.length, 128));
+  program.copy(filter);
+  // struct sock_fprog: the number of instructions, and where they are.
+  const fprog = Buffer.alloc(16);
+  fprog.writeUInt16LE(program.length / INSTRUCTION, 0);
+  fprog.writeBigUInt64LE(addressOf(filter), 8);
+  checked(libc.setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, fprog, 16), 'setsockopt', 'SO_ATTACH_FILTER');
+}
+
+function assemble(instructions: readonly Instruction[]): Buffer {
+  const program = Buffer.alloc(instructions.length * INSTRUCTION);
+  for (const [index, { code, jt = 0, jf = 0, value }] of instructions.entries()) {
+    program.writeUInt16LE(code, index * INSTRUCTION);
+    program[index * INSTRUCTION + 2] = jt;
+    program[index * INSTRUCTION + 3] = jf;
+    program.writeUInt32LE(value >>> 0, index * INSTRUCTION + 4);
+  }
+  return program;
+}
+
+/** Netlink is in the host's byte order, a filter loads big-endian. */
+function swap16(value: number): number {
+  return ((value & 0xff) << 8) | (value >>> 8);
+}
+
+function swap32(value: number): number {
+  return ((swap16(value & 0xffff) << 16) | swap16(value >>> 16)) >>> 0;
+}

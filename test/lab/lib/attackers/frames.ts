@@ -1,0 +1,142 @@
+/**
+ * Ethernet frames that no honest host sends, in hexadecimal for the prober's `sendFrame`: ARP (RFC 826), neighbour discovery
+ * (RFC 4861), and IP packets with any source and destination (RFC 791, 8200, 768, 9293). No fragments, no options.
+ */
+import { addressBytes } from '../../../../src/model/address.js';
+
+/** Who sends and which station is to take it. */
+export interface Stations {
+  from: string;
+  to: string;
+}
+
+export const BROADCAST = 'ff:ff:ff:ff:ff:ff';
+const [ETHERTYPE_IPV4, ETHERTYPE_ARP, ETHERTYPE_IPV6] = [0x0800, 0x0806, 0x86dd];
+const [IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_ICMPV6] = [1, 6, 17, 58];
+const ALL_NODES = 'ff02::1';
+
+/** "Who has `target`? Tell `source`." */
+export function arpRequest(from: string, source: string, target: string): string {
+  const head = [Buffer.from('0001080006040001', 'hex'), mac(from), addressBytes(source)];
+  return ethernet({ from, to: BROADCAST }, ETHERTYPE_ARP, [...head, Buffer.alloc(6), addressBytes(target)]);
+}
+
+/** To the solicited-node group of the target, or to one station. */
+export function neighbourSolicitation(from: string, source: string, target: string, to?: string): string {
+  const group = Buffer.from(addressBytes(target)).subarray(13);
+  const destination = `ff02::1:ff${group.toString('hex').replace(/^(..)/, '$1:')}`;
+  const station = to ?? `33:33:ff:${[...group].map(hex).join(':')}`;
+  const sourceLinkLayerAddress = Buffer.concat([Buffer.from([1, 1]), mac(from)]);
+  const body = [Buffer.from([135, 0, 0, 0, 0, 0, 0, 0]), addressBytes(target), sourceLinkLayerAddress];
+  return ip({ from, to: station }, { source, destination, hopLimit: 255 }, IPPROTO_ICMPV6, Buffer.concat(body));
+}
+
+/** A router that gives a prefix (on-link, autonomous) to everybody on the link. `source` is its link-local address. */
+export function routerAdvertisement(from: string, source: string, prefix: string): string {
+  const [lifetime, validSeconds] = [1800, 7200];
+  const head = Buffer.alloc(16);
+  head.writeUInt8(134, 0);
+  head.writeUInt8(64, 4);
+  head.writeUInt16BE(lifetime, 6);
+  const information = Buffer.alloc(32);
+  const onLinkAndAutonomous = 0xc0;
+  information.set([3, 4, 64, onLinkAndAutonomous], 0);
+  information.writeUInt32BE(validSeconds, 4);
+  information.writeUInt32BE(validSeconds, 8);
+  information.set(addressBytes(prefix), 16);
+  const body = Buffer.concat([head, information, Buffer.from([1, 1]), mac(from)]);
+  return ip({ from, to: '33:33:00:00:00:01' }, { source, destination: ALL_NODES, hopLimit: 255 }, IPPROTO_ICMPV6, body);
+}
+
+export interface Flow {
+  source: string;
+  destination: string;
+  sourcePort: number;
+  destinationPort: number;
+}
+
+export function udpFrame(stations: Stations, flow: Flow, payload = 'attack'): string {
+  const head = Buffer.alloc(8);
+  head.writeUInt16BE(flow.sourcePort, 0);
+  head.writeUInt16BE(flow.destinationPort, 2);
+  head.writeUInt16BE(8 + payload.length, 4);
+  return ip(stations, flow, IPPROTO_UDP, Buffer.concat([head, Buffer.from(payload)]));
+}
+
+export const TCP_SYN = 0x02;
+export const TCP_SYN_ACK = 0x12;
+export const TCP_ACK = 0x10;
+
+export function tcpFrame(stations: Stations, flow: Flow, flags: number): string {
+  const head = Buffer.alloc(20);
+  head.writeUInt16BE(flow.sourcePort, 0);
+  head.writeUInt16BE(flow.destinationPort, 2);
+  head.writeUInt32BE(1000, 4);
+  head.writeUInt8(5 << 4, 12);
+  head.writeUInt8(flags, 13);
+  head.writeUInt16BE(64_000, 14);
+  return ip(stations, flow, IPPROTO_TCP, head);
+}
+
+export function echoRequestFrame(stations: Stations, flow: Pick<Flow, 'source' | 'destination'>): string {
+  const isIpv6 = flow.source.includes(':');
+  const body = Buffer.from([isIpv6 ? 128 : 8, 0, 0, 0, 0x12, 0x34, 0, 1, ...Buffer.from('attack')]);
+  return ip(stations, flow, isIpv6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP, body);
+}
+
+/** Where each protocol has its checksum. */
+const CHECKSUM_AT: Record<number, number> = {
+  [IPPROTO_ICMP]: 2,
+  [IPPROTO_ICMPV6]: 2,
+  [IPPROTO_UDP]: 6,
+  [IPPROTO_TCP]: 16,
+};
+
+function ip(
+  stations: Stations,
+  { source, destination, hopLimit = 64 }: { source: string; destination: string; hopLimit?: number },
+  protocol: number,
+  body: Buffer,
+): string {
+  const [from, to] = [addressBytes(source), addressBytes(destination)];
+  const pseudo = Buffer.alloc(8);
+  pseudo.writeUInt32BE(body.length, 0);
+  pseudo.writeUInt32BE(protocol, 4);
+  const covered = protocol === IPPROTO_ICMP ? [body] : [from, to, pseudo, body];
+  body.writeUInt16BE(checksum(Buffer.concat(covered)), CHECKSUM_AT[protocol] ?? 0);
+  if (from.length === 16) {
+    const head = Buffer.alloc(8);
+    head.writeUInt8(6 << 4, 0);
+    head.writeUInt16BE(body.length, 4);
+    head.set([protocol, hopLimit], 6);
+    return ethernet(stations, ETHERTYPE_IPV6, [head, from, to, body]);
+  }
+  const head = Buffer.alloc(20);
+  head.writeUInt8(0x45, 0);
+  head.writeUInt16BE(20 + body.length, 2);
+  head.set([hopLimit, protocol], 8);
+  head.set(from, 12);
+  head.set(to, 16);
+  head.writeUInt16BE(checksum(head), 10);
+  return ethernet(stations, ETHERTYPE_IPV4, [head, body]);
+}
+
+function ethernet({ from, to }: Stations, etherType: number, parts: readonly Uint8Array[]): string {
+  return Buffer.concat([mac(to), mac(from), Buffer.from([etherType >> 8, etherType & 255]), ...parts]).toString('hex');
+}
+
+/** RFC 1071. */
+function checksum(data: Uint8Array): number {
+  let sum = 0;
+  for (let at = 0; at < data.length; at += 2) sum += ((data[at] ?? 0) << 8) | (data[at + 1] ?? 0);
+  while (sum > 0xffff) sum = (sum & 0xffff) + (sum >>> 16);
+  return ~sum & 0xffff;
+}
+
+function mac(text: string): Buffer {
+  return Buffer.from(text.replaceAll(':', ''), 'hex');
+}
+
+function hex(byte: number): string {
+  return byte.toString(16).padStart(2, '0');
+}

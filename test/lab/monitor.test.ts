@@ -1,0 +1,274 @@
+/**
+ * The service hears what others do to its state, and nothing else:
+ *
+ *   app: host-watcher (vpn-tun0, rules, tables, nft)        router
+ *        `ip`, `nft`, `sysctl` as a stranger                eth0
+ *   eth0 ────────────────────────────────────────────────────┘
+ *
+ * That nothing was heard is known from a marker: a stranger's rule of ours that was made after it.
+ */
+import assert from 'node:assert/strict';
+import { type TestContext, test } from 'node:test';
+import type { LabHost } from './lib/host.js';
+import { PRIORITY, TABLE } from './lib/host-watcher.js';
+import { Lab } from './lib/lab.js';
+import { requireRoot } from './lib/prerequisites.js';
+import type { LabProcess } from './lib/process.js';
+
+const SCRIPT = 'dist/test/lab/lib/host-watcher.js';
+/** Longer than the watch waits for more about links. */
+const LINKS_SETTLE_MS = 700;
+const MARKER = 29_999;
+
+interface Line {
+  foreign?: string;
+  links?: true;
+  done?: string;
+}
+
+class Watcher {
+  readonly #host: LabHost;
+  readonly #process: LabProcess;
+  #seen = 0;
+
+  constructor(host: LabHost, process: LabProcess) {
+    this.#host = host;
+    this.#process = process;
+  }
+
+  get pid(): number {
+    return this.#process.pid;
+  }
+
+  async tell(word: string): Promise<void> {
+    const count = this.#lines().filter((line) => line.done === word).length;
+    this.#process.write(`${word}\n`);
+    await this.#until(`answer to ${word}`, () => this.#lines().filter((line) => line.done === word).length > count);
+  }
+
+  /** The objects heard of since the last time, in order, each once; the marker left out. */
+  async foreign(): Promise<string[]> {
+    const from = this.#seen;
+    const marked = (): boolean =>
+      this.#lines()
+        .slice(from)
+        .some((line) => line.foreign === `rule ${MARKER}`);
+    await this.#host.run('ip', ['rule', 'add', 'pref', `${MARKER}`, 'table', 'main', 'protocol', 'kernel']);
+    await this.#host.run('ip', ['rule', 'del', 'pref', `${MARKER}`]);
+    // nftables' notifications come by another socket, on which there has to be a marker as well.
+    await this.#host.run('nft', ['add table inet vpnd_lockdown; delete table inet vpnd_lockdown']);
+    const isNftMarked = (): boolean =>
+      this.#lines()
+        .slice(from)
+        .some((line) => line.foreign === 'nft table vpnd_lockdown');
+    await this.#until('the markers', () => marked() && isNftMarked());
+    const heard = this.#lines().slice(from);
+    this.#seen = from + heard.length;
+    const objects = new Set(heard.flatMap(({ foreign }) => foreign ?? []));
+    objects.delete(`rule ${MARKER}`);
+    objects.delete('nft table vpnd_lockdown');
+    return [...objects];
+  }
+
+  async hears(foreign: string): Promise<void> {
+    await this.#until(foreign, () => this.#lines().some((line) => line.foreign === foreign));
+  }
+
+  /** How often links were said to have changed since the watcher began, after everything has been told. */
+  async links(): Promise<number> {
+    await new Promise((resolve) => setTimeout(resolve, LINKS_SETTLE_MS));
+    return this.#lines().filter((line) => line.links).length;
+  }
+
+  #lines(): Line[] {
+    const { stdout } = this.#process;
+    return stdout
+      .slice(0, stdout.lastIndexOf('\n') + 1)
+      .split('\n')
+      .filter((line) => line !== '')
+      .map((line) => JSON.parse(line) as Line);
+  }
+
+  async #until(what: string, condition: () => boolean): Promise<void> {
+    for (let tries = 0; tries < 1500; tries++) {
+      if (condition()) return;
+      assert.ok(this.#process.running, this.#process.stderr);
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+    assert.fail(`${what}: not within 30 s\n${this.#process.stdout.slice(-2000)}${this.#process.stderr}`);
+  }
+}
+
+async function watched(t: TestContext, ...args: string[]): Promise<{ app: LabHost; watcher: Watcher }> {
+  const lab = await Lab.create();
+  t.after(() => lab.close());
+  const [app, router] = await Promise.all([lab.host('app'), lab.host('router')]);
+  await lab.link(app, 'eth0', ['192.168.50.2/24', 'fd50::2/64'], router, 'eth0', ['192.168.50.1/24', 'fd50::1/64']);
+  const process = args.includes('pid-namespace')
+    ? app.spawn('unshare', ['--pid', '--fork', '--kill-child', '/run/node', app.path(SCRIPT)])
+    : app.spawnNode(SCRIPT, args);
+  await process.waitFor(/"done":"start"/);
+  return { app, watcher: new Watcher(app, process) };
+}
+
+for (const where of ['a process of its own', 'worker', 'pid-namespace']) {
+  test(`own changes are no news, a stranger's are (${where})`, { timeout: 120_000 }, async (t) => {
+    if (!requireRoot(t)) return;
+    const { app, watcher } = await watched(t, where);
+    const links = await watcher.links();
+    await watcher.tell('raise');
+    await watcher.tell('nft');
+    assert.deepEqual(await watcher.foreign(), []);
+    await watcher.tell('lower');
+    assert.deepEqual(await watcher.foreign(), []);
+    await watcher.tell('raise');
+    assert.equal(await watcher.links(), links, 'a vNIC is no link that came or went');
+
+    await app.run('nft', ['flush', 'ruleset']);
+    assert.deepEqual(await watcher.foreign(), ['nft table vpnd']);
+    await watcher.tell('nft');
+    assert.deepEqual(await watcher.foreign(), []);
+  });
+}
+
+test("a stranger's change to anything of ours is told by its name", { timeout: 120_000 }, async (t) => {
+  if (!requireRoot(t)) return;
+  const { app, watcher } = await watched(t);
+  await watcher.tell('raise');
+  assert.deepEqual(await watcher.foreign(), []);
+  const tampered: [command: string, ...heard: string[]][] = [
+    [`ip rule del pref ${PRIORITY}`, `rule ${PRIORITY}`],
+    [`ip -6 rule del pref ${PRIORITY}`, `rule ${PRIORITY}`],
+    [`ip rule add pref ${PRIORITY + 7} table main protocol kernel`, `rule ${PRIORITY + 7}`],
+    [`ip route flush table ${TABLE}`, `routes of table ${TABLE}`],
+    [`ip -6 route flush table ${TABLE}`, `routes of table ${TABLE}`],
+    ['ip route flush table 65000', 'routes of table 65000'],
+    ['ip -6 route flush table 65000', 'routes of table 65000'],
+    ['nft add rule inet vpnd lock drop', 'nft table vpnd'],
+    ['nft flush chain inet vpnd lock', 'nft table vpnd'],
+    ['nft delete table inet vpnd', 'nft table vpnd'],
+    ['nft add table netdev vpnd', 'nft table vpnd'],
+    ['ip link set vpn-tun0 mtu 1400', 'link of vpn-tun0'],
+    ['ip addr del 10.8.0.2/32 dev vpn-tun0', 'address of vpn-tun0'],
+    ['ip -6 addr del fd08::2/128 dev vpn-tun0', 'address of vpn-tun0'],
+    ['ip link set vpn-tun0 group 0', 'link of vpn-tun0'],
+    ['ip link set vpn-tun0 down', 'link of vpn-tun0'],
+    ['ip link set vpn-tun0 name harmless', 'link of vpn-tun0'],
+    ['ip link del harmless', 'link of vpn-tun0'],
+  ];
+  for (const [command, ...heard] of tampered) {
+    await app.run('sh', ['-c', command]);
+    assert.deepEqual(await watcher.foreign(), heard, command);
+  }
+});
+
+test('a vNIC that goes down and up again at once has lost its routes, and is told', { timeout: 120_000 }, async (t) => {
+  if (!requireRoot(t)) return;
+  const { app, watcher } = await watched(t);
+  await watcher.tell('raise');
+  await watcher.foreign();
+  await app.ip('link set vpn-tun0 down', 'link set vpn-tun0 up');
+  const heard = await watcher.foreign();
+  assert.ok(heard.includes('link of vpn-tun0'), heard.join());
+});
+
+test('what others do elsewhere is not told', { timeout: 120_000 }, async (t) => {
+  if (!requireRoot(t)) return;
+  const { app, watcher } = await watched(t);
+  await watcher.tell('raise');
+  await watcher.foreign();
+  await app.ip(
+    'rule add pref 5000 table main protocol kernel',
+    'rule add pref 31000 table main protocol kernel',
+    'rule add pref 20000 table main protocol static',
+    'route add unreachable 198.18.0.0/24 table 100',
+    'route add unreachable 198.18.0.0/24 table 49999',
+    'route add unreachable 198.18.0.0/24 table 65001',
+    'link add veth8 type veth peer name veth9',
+    'link del veth8',
+    'link set eth0 down',
+    'link set eth0 up',
+  );
+  await app.run('nft', [
+    'add table inet vpn; add table inet vpnd2; add chain inet vpnd2 lock; delete table inet vpnd2',
+  ]);
+  assert.deepEqual(await watcher.foreign(), []);
+});
+
+test('links that change are told once for many notifications', { timeout: 120_000 }, async (t) => {
+  if (!requireRoot(t)) return;
+  const { app, watcher } = await watched(t);
+  let before = await watcher.links();
+  const changes = [
+    'ip -6 route add 2001:db8:9::/48 via fd50::1',
+    'ip link set eth0 down',
+    'ip link set eth0 up',
+    'ip addr add 192.168.51.2/24 dev eth0',
+    'ip addr del 192.168.51.2/24 dev eth0',
+    'ip addr add 192.168.52.2/32 dev eth0 && ip addr del 192.168.52.2/32 dev eth0',
+    'ip route add 198.18.0.0/24 via 192.168.50.1',
+    'ip link add br0 type bridge',
+    'ip link set br0 name br1',
+    'ip link del br1',
+    'sysctl -qw net.ipv4.conf.eth0.rp_filter=1',
+    'sysctl -qw net.ipv4.conf.all.rp_filter=2',
+  ];
+  for (const command of changes) {
+    await app.run('sh', ['-c', command]);
+    const after = await watcher.links();
+    assert.ok(after > before && after <= before + 2, `${command}: told ${after - before} times`);
+    before = after;
+  }
+  await app.run('sysctl', ['-qw', 'net.ipv4.conf.eth0.log_martians=1']);
+  await app.run('ip', ['addr', 'add', '192.168.53.2/32', 'dev', 'eth0', 'noprefixroute']);
+  assert.equal(await watcher.links(), before);
+});
+
+test('10,000 routes in table main cost no restore, and no notification of ours', { timeout: 120_000 }, async (t) => {
+  if (!requireRoot(t)) return;
+  const { app, watcher } = await watched(t);
+  await watcher.tell('raise');
+  await watcher.foreign();
+  const before = await watcher.links();
+  const each = (word: string): string =>
+    Array.from(
+      { length: 10_000 },
+      (_, index) => `route ${word} 100.${100 + (index >> 8)}.${index & 255}.0/24 via 192.168.50.1`,
+    ).join('\n');
+  await app.run('ip', ['-batch', '-'], { input: each('add'), timeoutMs: 60_000 });
+  await app.run('ip', ['-batch', '-'], { input: each('del'), timeoutMs: 60_000 });
+  assert.deepEqual(await watcher.foreign(), []);
+  assert.ok((await watcher.links()) > before);
+
+  // Not read at all for a while: main's notifications are lost, ours are not.
+  process.kill(watcher.pid, 'SIGSTOP');
+  for (let round = 0; round < 3; round++) {
+    await app.run('ip', ['-batch', '-'], { input: each('add'), timeoutMs: 60_000 });
+    await app.run('ip', ['-batch', '-'], { input: each('del'), timeoutMs: 60_000 });
+  }
+  await app.run('ip', ['rule', 'del', 'pref', `${PRIORITY}`]);
+  process.kill(watcher.pid, 'SIGCONT');
+  assert.deepEqual(await watcher.foreign(), [`rule ${PRIORITY}`]);
+});
+
+test('lost notifications are told as such', { timeout: 120_000 }, async (t) => {
+  if (!requireRoot(t)) return;
+  const { app, watcher } = await watched(t);
+  await watcher.tell('raise');
+  await watcher.foreign();
+  const flood = (word: string): string =>
+    Array.from(
+      { length: 20_000 },
+      (_, index) => `route ${word} unreachable 101.${index >> 8}.${index & 255}.0/24 table 50009`,
+    ).join('\n');
+  process.kill(watcher.pid, 'SIGSTOP');
+  await app.run('ip', ['-batch', '-'], { input: flood('add'), timeoutMs: 60_000 });
+  await app.run('ip', ['-batch', '-'], { input: flood('del'), timeoutMs: 60_000 });
+  await app.run('ip', ['rule', 'del', 'pref', `${PRIORITY}`]);
+  process.kill(watcher.pid, 'SIGCONT');
+  await watcher.hears('notifications');
+  // From then on nothing is missed.
+  await watcher.foreign();
+  await app.run('ip', ['rule', 'add', 'pref', `${PRIORITY}`, 'table', 'main', 'protocol', 'kernel']);
+  assert.deepEqual(await watcher.foreign(), [`rule ${PRIORITY}`]);
+});
