@@ -7,9 +7,11 @@ import { parseArgs } from 'node:util';
 import { type ServiceStatus, socketPath, type VpnStatus } from '../ipc/methods.js';
 import { ServiceConnection } from '../ipc/service-connection.js';
 import { BusinessError } from '../model/errors.js';
+import type { LeakException } from '../model/leak-exception.js';
 import { type Launch, parseLaunch, run } from './run.js';
 
 const USAGE = `usage: vpnctl status [--json]    what VPNs are up: your own, or as root everybody's
+       vpnctl leaks [--json]     what may leave outside a VPN, and why: of your own, or as root of all
        vpnctl events             what happens to them, one JSON object a line, until interrupted
        vpnctl run --app ID -- COMMAND [ARGUMENT...]
                                  starts a program as the application ID, for machines where no desktop and no
@@ -38,13 +40,19 @@ async function main(): Promise<void> {
   const { values, positionals } = parseCommandLine();
   if (values.help) return void process.stdout.write(USAGE);
   const [command, ...rest] = positionals;
-  if ((command !== 'status' && command !== 'events') || rest.length > 0) return fail(64, `what?\n${USAGE}`);
+  if (!isCommand(command) || rest.length > 0) return fail(64, `what?\n${USAGE}`);
   try {
     const service = new ServiceConnection(socketPath());
     if (command === 'status') {
       const status = await service.call('status', {});
       if (values.json) process.stdout.write(`${JSON.stringify(status, null, 2)}\n`);
       else print(status);
+      service.shutdown();
+      return;
+    }
+    if (command === 'leaks') {
+      const { exceptions } = await service.call('leaks', {});
+      process.stdout.write(values.json ? `${JSON.stringify(exceptions, null, 2)}\n` : exceptions.map(sentence).join(''));
       service.shutdown();
       return;
     }
@@ -55,6 +63,16 @@ async function main(): Promise<void> {
   } catch (error) {
     failWith(error);
   }
+}
+
+function isCommand(word: string | undefined): word is 'status' | 'events' | 'leaks' {
+  return word === 'status' || word === 'events' || word === 'leaks';
+}
+
+/** `uid 2001  lan  family=4 destinations=192.168.0.0/24 links=eth0: a local network …` */
+function sentence({ kind, uid, lockdown, reason, ...match }: LeakException): string {
+  const fields = Object.entries(match).map(([name, value]) => `${name}=${Array.isArray(value) ? value.join(',') : value}`);
+  return `uid ${uid}${lockdown ? ' locked down' : ''}  ${kind}  ${fields.join(' ')}: ${reason}\n`;
 }
 
 async function launch(words: string[]): Promise<void> {

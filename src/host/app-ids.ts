@@ -17,7 +17,7 @@ const GRAMMAR = /^(?:[A-Za-z0-9_]|\\x[0-9a-f]{2})(?:[A-Za-z0-9._:@+-]|\\x[0-9a-f
 /** Why the text can be no application id, without repeating it; undefined when it can. */
 export function whyNoAppId(text: string): string | undefined {
   if (text.length > MAX_LENGTH) return `has ${text.length} characters; an application id has at most ${MAX_LENGTH}`;
-  if (!GRAMMAR.test(text) || text.includes('..') || fileNameOf(text) === undefined) {
+  if (!GRAMMAR.test(text) || fileNameOf(text) === undefined) {
     return 'is no application id: letters, digits and . _ - : @ + only, all else as systemd-escape writes it (\\x20)';
   }
   if (spellings(text).length > 0) return undefined;

@@ -9,8 +9,8 @@ import { firewallBase, firewallRemoval } from './firewall-base.js';
 import { addChain, addRule, INET, NETDEV } from './nft-text.js';
 import { NFT_TABLE } from './numbers.js';
 import type { Plan } from './plan.js';
-import type { Connection } from './sockets.js';
 import { type Element, type FirewallPlan, firewallAdditions, firewallRemovals } from './plan-firewall.js';
+import type { Connection } from './sockets.js';
 
 const FAMILIES = ['inet', 'arp', 'netdev'];
 

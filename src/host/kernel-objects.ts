@@ -18,7 +18,12 @@ export async function addObjects(
   undo: UndoStack,
 ): Promise<void> {
   const failed = new Set<Operation | undefined>();
-  undo.push(() => removeObjects(netlink, operations.filter((operation) => !failed.has(operation))));
+  undo.push(() =>
+    removeObjects(
+      netlink,
+      operations.filter((operation) => !failed.has(operation)),
+    ),
+  );
   const failures = await netlink.batch(chain(link, additions(operations, ifindex)));
   for (const { index } of failures) failed.add(operations[index - link.length]);
   if (failures[0]) throw failures[0].error;

@@ -86,13 +86,17 @@ function surroundingsOf(
   { rootVpn }: Needs,
 ): Surroundings {
   const named = links.filter(({ name }) => isLinkName(name));
-  const policed = (way: string) => (rootVpn ? [...forwarding].flatMap(([link, word]) => (word === way ? [link] : [])) : []);
+  const policed = (way: string) =>
+    rootVpn ? [...forwarding].flatMap(([link, word]) => (word === way ? [link] : [])) : [];
   const withAddress = new Set(onLink.map(({ link }) => link.ifindex));
   const carriesPackets = ({ kind, isOuter, ifindex }: HostLink) => kind === '' || isOuter || withAddress.has(ifindex);
   return {
     outer: [...named.flatMap(({ name, isOuter }) => (isOuter ? [name] : [])), ...policed('direct')].sort(),
     forwardBlocked: policed('block').sort(),
     lan: lan.map(({ dev, destination, prefixLength }) => ({ dev, destination, prefixLength })),
-    frames: named.filter(carriesPackets).map(({ name }) => name).slice(0, FRAME_LINKS),
+    frames: named
+      .filter(carriesPackets)
+      .map(({ name }) => name)
+      .slice(0, FRAME_LINKS),
   };
 }

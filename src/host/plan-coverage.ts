@@ -49,7 +49,10 @@ function destinations(plan: Plan, lan: readonly LanRoute[]): Coverage['takes'] {
     prefixCoverage(prefixes.map(({ destination, prefixLength }) => ({ address: destination, prefixLength })));
   const of = (family: Family) => {
     const { kind, explicit, excluded } = plan.shapes[family];
-    const [goesIn, staysOut] = [within(explicit), within([...excluded, ...lan.filter((route) => route.family === family)])];
+    const [goesIn, staysOut] = [
+      within(explicit),
+      within([...excluded, ...lan.filter((route) => route.family === family)]),
+    ];
     return (address: string) => goesIn(address) || (kind !== 'some' && !staysOut(address));
   };
   const takes = { 1: of(1), 2: of(2) };

@@ -16,7 +16,9 @@ import { configureLink, setLinkUp } from '../kernel/rtnetlink.js';
 import { netnsCookie } from '../kernel/socket-options.js';
 import { openTun, setBlocking, type Tun } from '../kernel/tun.js';
 import { unixSocket } from '../kernel/unix-socket.js';
+import type { LeakException } from '../model/leak-exception.js';
 import { findCollisions } from './collisions.js';
+import { exceptionsOfLockdown, exceptionsOfVpn } from './exceptions.js';
 import { Firewall } from './firewall.js';
 import { DEFAULT_HOST_POLICY, type HostPolicy } from './host-policy.js';
 import { HostWatch } from './host-watch.js';
@@ -27,7 +29,15 @@ import { Lockdown } from './lockdown.js';
 import { Neighbourhood } from './neighbourhood.js';
 import { LAST_UID, LINK_GROUP, programName, programPrefix } from './numbers.js';
 import { additions } from './operation.js';
-import { type Plan, type PlanInput, planBase, planUdpServices, planVpn, type Selected, selectionsNeeded } from './plan.js';
+import {
+  type Plan,
+  type PlanInput,
+  planBase,
+  planUdpServices,
+  planVpn,
+  type Selected,
+  selectionsNeeded,
+} from './plan.js';
 import { coverageOf } from './plan-coverage.js';
 import type { ResolverLog } from './resolver/request.js';
 import { Resolver } from './resolver/resolver.js';
@@ -200,6 +210,17 @@ export class VpnHost {
     });
   }
 
+  /** Every kind of packet that may leave outside a tunnel; `uid`: only of this user's VPN and lockdown. */
+  exceptions(uid?: number): LeakException[] {
+    const { lan } = this.#neighbourhood;
+    const isAsked = (owner: number) => uid === undefined || owner === uid;
+    const plans = [...this.#raised.values()].map(({ plan }) => plan).filter(({ owner }) => isAsked(owner));
+    return [
+      ...plans.flatMap((plan) => exceptionsOfVpn(plan, lan, this.#policy)),
+      ...exceptionsOfLockdown([...this.#lockdown.users].filter(isAsked), lan),
+    ];
+  }
+
   /** What others have under our names and numbers, in words. After a sweep, when nothing is raised. */
   collisions(): Promise<string[]> {
     return this.#lane.run(() => findCollisions(this.#netlink));
@@ -247,7 +268,9 @@ export class VpnHost {
     paths: Record<'covered' | 'blocked', readonly string[]>,
     undo: UndoStack,
   ): Promise<void> {
-    const usersWithOwnVpn = new Set([...this.#raised.values()].map(({ plan: { owner } }) => owner).filter((uid) => uid !== 0));
+    const usersWithOwnVpn = new Set(
+      [...this.#raised.values()].map(({ plan: { owner } }) => owner).filter((uid) => uid !== 0),
+    );
     const beside = { usersWithOwnVpn, lan: this.#neighbourhood.lan };
     await this.#ender.endCovered(await coverageOf(plan, request, paths, beside));
     undo.push(() => this.#lockdown.hold(plan.owner));
@@ -270,7 +293,9 @@ export class VpnHost {
     const unused = this.#sections.release(plan.buckets);
     undo.push(() => this.#refreshAfter(plan));
     if (this.#raised.size === 0) {
-      undo.push(() => removeObjects(this.#netlink, [...planBase(this.#lastUid), ...planUdpServices(this.#policy.udpServices)]));
+      undo.push(() =>
+        removeObjects(this.#netlink, [...planBase(this.#lastUid), ...planUdpServices(this.#policy.udpServices)]),
+      );
     }
     undo.push(() => detachMarks(plan.cgroupMarks, programName(this.#netnsInode, plan.slot)));
     undo.push(() => this.#firewall.remove(plan));
@@ -302,7 +327,11 @@ export class VpnHost {
     return this.#lane.run(async () => {
       if (this.#raised.size > 0) {
         await this.#firewall.restore(await this.#ender.inbound());
-        const shared = [...planBase(this.#lastUid), ...planUdpServices(this.#policy.udpServices), ...this.#sections.all()];
+        const shared = [
+          ...planBase(this.#lastUid),
+          ...planUdpServices(this.#policy.udpServices),
+          ...this.#sections.all(),
+        ];
         for (const { plan, tun } of this.#raised.values()) {
           // A vNIC that somebody deleted does not come back: its descriptor is dead. What is left keeps it closed.
           await this.#netlink.batch(linkRequests(plan, tun));

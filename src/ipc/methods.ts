@@ -1,4 +1,5 @@
 /** The one table of what can be asked over the service's socket, with the shapes of parameters and results. */
+import type { LeakException } from '../model/leak-exception.js';
 import type { VpnConfig } from '../model/vpn-types.js';
 
 export const PROTOCOL_VERSION = 1;
@@ -62,6 +63,8 @@ export interface Methods {
   enter: { params: { app: string }; result: { cgroup: string } };
   /** The caller's own VPN; for root, all. */
   status: { params: Record<string, never>; result: ServiceStatus };
+  /** What may leave outside the tunnel of the caller's own VPN, and under lockdown; for root, of all. */
+  leaks: { params: Record<string, never>; result: { exceptions: LeakException[] } };
   /** Events of the caller's own VPN, for root of all, as notifications named `event`. */
   subscribe: { params: Record<string, never>; result: { sequence: number } };
 }
@@ -76,6 +79,7 @@ export const METHOD_FDS: Readonly<Record<Method, number>> = {
   destroy: 0,
   enter: 0,
   status: 0,
+  leaks: 0,
   subscribe: 0,
 };
 

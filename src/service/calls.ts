@@ -69,6 +69,10 @@ export const HANDLERS: { readonly [M in Method]: Handler<M> } = {
 
   status: ({ registry }, session) => statusFor(session.peer.uid, registry.all()),
 
+  leaks: ({ host }, session) => ({
+    exceptions: host.exceptions(session.peer.uid === 0 ? undefined : session.peer.uid),
+  }),
+
   subscribe: (context, session) => {
     const send = (event: object) => context.send(session, { jsonrpc: '2.0', method: 'event', params: event });
     if (!session.subscribed) {

@@ -77,7 +77,9 @@ function tests(): void {
         const holder = await runText(theirs, planOf(sample));
 
         const [made, written] = [await canonicalState(ours), await canonicalState(theirs)];
-        assert.deepEqual(diffState(written, made), []);
+        // What the resolver is told is no text of a plan.
+        const differences = diffState(written, made).filter((line) => !line.includes('resolv.conf: '));
+        assert.deepEqual(differences, []);
         assert.notDeepEqual(diffState(before, made), [], 'the listing sees the VPN');
 
         child.write('lower\n');

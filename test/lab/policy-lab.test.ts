@@ -164,7 +164,15 @@ test('only a holder of CAP_NET_RAW sends by AF_PACKET; a protected tunnel is tol
   const flow = { source: '192.168.50.2', destination: internet.ipv4, sourcePort: 1, destinationPort: 2 };
   assert.equal(await plain.call('sendFrame', 'eth0', udpFrame(stations, flow)), 'EPERM');
   assert.equal(await raw.call('sendFrame', 'eth0', udpFrame(stations, flow)), 'ok');
-  assert.ok((await lab.leaks({}, [])).includes(`eth0 udp 192.168.50.2:1 > ${internet.ipv4}:2`));
+  const unknown = { ...stations, from: '00:00:00:00:00:00' };
+  assert.equal(await raw.call('sendFrame', 'eth0', udpFrame(unknown, { ...flow, destinationPort: 3 })), 'ok');
+  const frames = (await lab.leaks({}, [])).filter((line) => line.includes(' udp '));
+  assert.deepEqual(
+    frames,
+    [2, 3].map((port) => `eth0 udp 192.168.50.2:1 > ${internet.ipv4}:${port}`),
+  );
+  await plain.kill9();
+  assert.notEqual((await lab.prober({ uid: 2001 })).pid, plain.pid);
 
   const tunnel = { kind: 'tunnel', uid: 2001, socket: 'protected' as const, reason: 'test' };
   const arp = { kind: 'arp', uid: 2001, protocol: 'arp' as const, reason: 'test' };

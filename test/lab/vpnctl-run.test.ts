@@ -272,12 +272,13 @@ test('a pid that was given away is not moved', { timeout: 60_000 }, async (t) =>
   if (why !== undefined) return void t.skip(why);
   const mine = makeCgroup(t);
   const [peer, stranger] = [start('sleep', ['1000']), start('sleep', ['1000'])];
-  t.after(() => stranger.kill('SIGKILL'));
   const pidfd = await eventually('a pidfd', async () => openPidfd(peer.pid, 0));
   moveToCgroup(mine.directory, { pid: peer.pid, pidfd });
   assert.equal(cgroupOf(peer.pid), mine.path);
   await peer.kill('SIGKILL');
-  const before = cgroupOf(stranger.pid);
+  const its = makeCgroup(t);
+  its.add(stranger);
   assert.throws(() => moveToCgroup(mine.directory, { pid: stranger.pid, pidfd }), { errnoName: 'ESRCH' });
-  assert.equal(cgroupOf(stranger.pid), before);
+  assert.equal(cgroupOf(stranger.pid), its.path);
+  await stranger.kill('SIGKILL');
 });

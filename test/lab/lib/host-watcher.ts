@@ -6,18 +6,22 @@
  *   lower   all of it away
  *   nft     another transaction of its own
  *   facts   links and LAN routes as host/links.ts sees them
- *   quit
+ *   lan POLICY      brings table 65000 in line; POLICY: private, off, or prefixes with commas
+ *   strict on|off   src_valid_mark where the reverse path filter is on; `strict sweep` as at start
  *
  * With the argument `worker` all of it happens on another thread.
  */
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { isMainThread, Worker } from 'node:worker_threads';
 import { HostWatch } from '../../../src/host/host-watch.js';
-import { readLinkFacts } from '../../../src/host/links.js';
+import { type LanPolicy, lanChanges, lanRoutes } from '../../../src/host/lan.js';
+import { type LanRoute, readLinkFacts } from '../../../src/host/links.js';
 import { LAN_TABLE, LINK_GROUP, NFT_TABLE, ROUTE_PROTOCOL } from '../../../src/host/numbers.js';
+import { Sysctls } from '../../../src/host/sysctl.js';
+import { SysctlRecord } from '../../../src/host/sysctl-record.js';
 import { Epoll } from '../../../src/kernel/epoll.js';
 import { libc } from '../../../src/kernel/ffi.js';
 import { type NetlinkRequest, NetlinkSocket } from '../../../src/kernel/netlink-socket.js';
@@ -34,6 +38,7 @@ import {
   type RuleSettings,
   setLinkUp,
 } from '../../../src/kernel/rtnetlink.js';
+import { netnsCookie } from '../../../src/kernel/socket-options.js';
 import { openTun, type Tun } from '../../../src/kernel/tun.js';
 import { unixAddress, unixSocket } from '../../../src/kernel/unix-socket.js';
 import { FAMILIES, type Family, IPV4, IPV6 } from '../../../src/model/vpn-types.js';
@@ -48,7 +53,7 @@ if (isMainThread && process.argv[2] === 'worker') {
 } else if (process.argv[1]?.endsWith('host-watcher.js')) await watch();
 
 async function watch(): Promise<void> {
-  const directory = mkdtempSync(join(tmpdir(), 'host-watcher-'));
+  const directory = process.env.STATE ?? mkdtempSync(join(tmpdir(), 'host-watcher-'));
   const listener = unixSocket();
   const address = unixAddress(join(directory, 'socket'));
   libc.bind(listener, address, address.length);
@@ -70,7 +75,8 @@ async function watch(): Promise<void> {
     const [failure] = await socket.batch(requests);
     if (failure) throw failure.error;
   };
-  const work: Record<string, () => Promise<unknown>> = {
+  const sysctls = new Sysctls(new SysctlRecord(directory, netnsCookie(listener)), (what) => say({ foreign: what }));
+  const work: Record<string, (argument: string) => Promise<unknown>> = {
     raise: async () => {
       const tun = openTun('vpn-tun0');
       await send(netlink, [
@@ -96,18 +102,41 @@ async function watch(): Promise<void> {
     },
     nft: async () => nft.run(NFT),
     facts: async () => say({ facts: await readLinkFacts(netlink) }),
-    quit: async () => {
-      host.close();
-      await epoll.stop();
-      rmSync(directory, { recursive: true });
-      process.exit();
+    lan: async (argument) => {
+      const { onLink, lan } = await readLinkFacts(netlink);
+      const { add, remove } = lanChanges(lan, lanRoutes(onLink, policyOf(argument)));
+      const settings = (route: LanRoute): RouteSettings => ({
+        ...route,
+        type: 'unicast',
+        table: LAN_TABLE,
+        protocol: ROUTE_PROTOCOL,
+      });
+      await send(netlink, [
+        ...remove.map((route) => deleteRoute(settings(route), route.ifindex)),
+        ...add.map((route) => addRoute(settings(route), route.ifindex)),
+      ]);
+      say({ added: add.length, removed: remove.length });
+    },
+    strict: async (argument) => {
+      const { links } = await readLinkFacts(netlink);
+      if (argument === 'sweep') say({ swept: sysctls.sweep(links) });
+      else say({ raised: sysctls.update(links, argument === 'on') });
     },
   };
   say({ done: 'start' });
-  for await (const word of createInterface({ input: process.stdin })) {
-    await work[word]?.();
-    say({ done: word });
+  for await (const line of createInterface({ input: process.stdin })) {
+    const [word = '', argument = ''] = line.split(' ');
+    await work[word]?.(argument);
+    say({ done: line });
   }
+}
+
+function policyOf(argument: string): LanPolicy {
+  if (argument === 'private' || argument === 'off') return argument;
+  return argument.split(',').map((prefix) => {
+    const [address = '', length] = prefix.split('/');
+    return { address, prefixLength: Number(length) };
+  });
 }
 
 function rules(): RuleSettings[] {

@@ -50,7 +50,7 @@ export interface PolicyLab extends VpnLab {
   lanHost: LabHost;
   attacker: LabHost;
   cafe: LabHost;
-  /** A process in `app`, the same one for the same user and cgroup. */
+  /** A process in `app`, the same one for the same user and cgroup for as long as it lives. */
   prober(options: ProberOptions): Promise<Prober>;
   /** One question from `app`, by the prober of that user and cgroup. */
   probe(question: Probe & Pick<ProberOptions, 'uid' | 'cgroup'>): Promise<Answer>;
@@ -94,9 +94,15 @@ export async function policyLab(t: TestContext, options: VpnLabOptions = {}): Pr
 
   const probers = new Map<string, Promise<Prober>>();
   const once = (key: string, start: () => Promise<Prober>) => {
-    const prober = probers.get(key) ?? start();
-    probers.set(key, prober);
-    return prober;
+    const known = probers.get(key);
+    if (known) return known;
+    const made = start();
+    probers.set(key, made);
+    void made.then(async (prober) => {
+      await prober.process.exited;
+      probers.delete(key);
+    });
+    return made;
   };
   const prober = (wanted: ProberOptions) =>
     once(`${wanted.uid} ${wanted.mayUsePacketSockets} ${wanted.cgroup?.path}`, () =>
@@ -191,7 +197,9 @@ async function buildHosts(lab: Lab): Promise<Hosts> {
 /** All station addresses of these hosts. What has another one comes from `app`, also when somebody there made it up. */
 async function stations(hosts: readonly LabHost[]): Promise<ReadonlySet<string>> {
   const links = await Promise.all(hosts.map((host) => host.json('ip', ['-j', 'link', 'show'])));
-  return new Set(links.flat().map(({ address }) => String(address)));
+  const addresses = links.flat().map(({ address }) => String(address));
+  // lo's, which a frame made by hand may have too.
+  return new Set(addresses.filter((address) => address !== '00:00:00:00:00:00'));
 }
 
 /** Who answers as what, besides the exits. */

@@ -1,0 +1,134 @@
+/**
+ * Every kind of packet that the locks let out although its user is covered or locked down, as data with the reason. It says what
+ * plan-firewall.ts, plan-lockdown.ts and firewall.ts do; the lab compares it with what is captured. Pure.
+ */
+import type { LeakException } from '../model/leak-exception.js';
+import { FAMILIES, IPV6 } from '../model/vpn-types.js';
+import type { HostPolicy } from './host-policy.js';
+import type { LanRoute } from './links.js';
+import type { Plan } from './plan.js';
+
+type Kind = Omit<LeakException, 'uid' | 'lockdown'>;
+
+/** Of every VPN. */
+const SOCKETS: readonly Kind[] = [
+  { kind: 'protected', socket: 'protected', reason: 'the app asked for it with protect(): its tunnel goes through these' },
+  {
+    kind: 'inbound',
+    socket: 'inbound',
+    reason: 'answers to connections, datagrams and pings from outside go back the way these came',
+  },
+  {
+    kind: 'privileged',
+    socket: 'privileged',
+    reason: 'a program with CAP_NET_RAW or CAP_NET_ADMIN can mark its own sockets as protected, and use AF_XDP',
+  },
+];
+
+/** Of a user's VPN: the kernel's and other users' packets are not covered, also when they are there because of that user. */
+const AROUND_A_USER: readonly Kind[] = [
+  {
+    kind: 'reset',
+    protocol: 'tcp',
+    tcpFlags: 'rst',
+    reason: 'the far end of a connection that setUp ended hears it from the kernel when it sends something',
+  },
+  { kind: 'unreachable', family: 4, protocol: 'icmp', icmpTypes: [3], reason: 'the same of a datagram that comes too late' },
+  { kind: 'unreachable', family: 6, protocol: 'icmpv6', icmpTypes: [1], reason: 'the same of a datagram that comes too late' },
+  {
+    kind: 'resolver',
+    socket: 'resolver',
+    reason: 'what a program asks a resolver by other means than port 53 (nss-resolve, D-Bus) the resolver asks under its own user',
+  },
+];
+
+/** Without these the machine loses its links. */
+const LINK_UPKEEP: readonly Kind[] = [
+  { kind: 'arp', protocol: 'arp', reason: 'finds the hardware addresses of the router and of local hosts' },
+  {
+    kind: 'ndp',
+    family: 6,
+    protocol: 'icmpv6',
+    icmpTypes: [133, 134, 135, 136],
+    hopLimit: 255,
+    reason: 'neighbour discovery: without it IPv6 ends when the neighbour cache is flushed',
+  },
+  {
+    kind: 'mld',
+    family: 6,
+    protocol: 'icmpv6',
+    icmpTypes: [130, 131, 132, 143],
+    hopLimit: 1,
+    reason: 'tells switches which multicast groups to send here, those of neighbour discovery among them',
+  },
+  { kind: 'igmp', family: 4, protocol: 'igmp', hopLimit: 1, reason: 'tells switches which multicast groups to send here' },
+  {
+    kind: 'dhcp',
+    family: 4,
+    protocol: 'udp',
+    sourcePort: 68,
+    destinationPort: 67,
+    reason: 'keeps the address of the link; both ports are for privileged programs',
+  },
+  {
+    kind: 'dhcp',
+    family: 6,
+    protocol: 'udp',
+    sourcePort: 546,
+    destinationPort: 547,
+    reason: 'keeps the address of the link; both ports are for privileged programs',
+  },
+];
+
+export function exceptionsOfVpn(plan: Plan, lan: readonly LanRoute[], policy: HostPolicy): LeakException[] {
+  const isRoot = plan.owner === 0;
+  const excluded = FAMILIES.flatMap((family): Kind[] => {
+    const destinations = plan.shapes[family].excluded.map((prefix) => `${prefix.destination}/${prefix.prefixLength}`);
+    const reason = 'the app excluded these prefixes from the VPN; more specific routes of its own go in all the same';
+    return destinations.length === 0 ? [] : [{ kind: 'excluded', family: digit(family), destinations, reason }];
+  });
+  const direct = [...policy.forwarding].flatMap(([from, way]): Kind[] =>
+    isRoot && way === 'direct' ? [{ kind: 'forwarded', from, reason: 'the policy lets this link forward directly' }] : [],
+  );
+  const packets: Kind[] =
+    isRoot && plan.cgroupMarks.length + plan.applicationMarks.length > 0
+      ? [
+          {
+            kind: 'packet-socket',
+            socket: 'packet',
+            reason: 'a packet socket shows no cgroup, so those of listed applications are told by their user only',
+          },
+        ]
+      : [];
+  const around = isRoot ? LINK_UPKEEP : AROUND_A_USER;
+  const kinds = [...SOCKETS, ...lanKinds(lan), ...excluded, ...around, ...direct, ...packets];
+  return kinds.map(({ kind, ...rest }) => ({ kind, uid: plan.owner, ...rest }));
+}
+
+export function exceptionsOfLockdown(users: Iterable<number>, lan: readonly LanRoute[]): LeakException[] {
+  const kinds = [...SOCKETS.filter(({ kind }) => kind !== 'inbound'), ...lanKinds(lan), ...LINK_UPKEEP];
+  return [...users].flatMap((uid) => kinds.map(({ kind, ...rest }) => ({ kind, uid, lockdown: true as const, ...rest })));
+}
+
+function lanKinds(lan: readonly LanRoute[]): Kind[] {
+  const networks = lan.map(
+    ({ family, destination, prefixLength, dev }): Kind => ({
+      kind: 'lan',
+      family: digit(family),
+      destinations: [`${destination}/${prefixLength}`],
+      links: [dev],
+      reason: 'a local network that the policy ("lan") allows',
+    }),
+  );
+  const groups = FAMILIES.flatMap((family): Kind[] => {
+    const links = [...new Set(lan.filter((route) => route.family === family).map(({ dev }) => dev))];
+    const destinations = family === IPV6 ? ['ff02::/16'] : ['224.0.0.0/24', '239.255.255.250/32', '255.255.255.255/32'];
+    const reason = 'discovery on the link itself, for printers and the like: mDNS, SSDP, broadcast';
+    return links.length === 0 ? [] : [{ kind: 'lan-discovery', family: digit(family), destinations, links, reason }];
+  });
+  return [...networks, ...groups];
+}
+
+function digit(family: 1 | 2): 4 | 6 {
+  return family === IPV6 ? 6 : 4;
+}

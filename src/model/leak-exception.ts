@@ -1,0 +1,28 @@
+/** A kind of packet that may leave outside the tunnel although covered, as `vpnctl leaks --json` prints it. */
+export interface LeakException {
+  /** The same word for the same reason, always: 'lan', 'protected', 'dhcp'. */
+  kind: string;
+  /** Whose VPN allows it, or, with `lockdown`, who is locked down; 0 stands for everyone without a VPN of his own. */
+  uid: number;
+  lockdown?: true;
+  /** What a packet shows. It belongs here when all fields that are given match. */
+  family?: 4 | 6;
+  protocol?: 'tcp' | 'udp' | 'icmp' | 'icmpv6' | 'igmp' | 'arp';
+  icmpTypes?: number[];
+  sourcePort?: number;
+  destinationPort?: number;
+  /** Prefixes. */
+  destinations?: string[];
+  /** Names of links. */
+  links?: string[];
+  hopLimit?: number;
+  tcpFlags?: 'rst';
+  /** A link whose forwarded traffic it is. */
+  from?: string;
+  /**
+   * What a packet does not show: the socket is protected; it answers what came in from outside; it is a resolver's, asking for
+   * somebody else; it is a packet socket; it belongs to a program with CAP_NET_RAW or CAP_NET_ADMIN.
+   */
+  socket?: 'protected' | 'inbound' | 'resolver' | 'packet' | 'privileged';
+  reason: string;
+}
