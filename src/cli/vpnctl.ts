@@ -52,7 +52,9 @@ async function main(): Promise<void> {
     }
     if (command === 'leaks') {
       const { exceptions } = await service.call('leaks', {});
-      process.stdout.write(values.json ? `${JSON.stringify(exceptions, null, 2)}\n` : exceptions.map(sentence).join(''));
+      process.stdout.write(
+        values.json ? `${JSON.stringify(exceptions, null, 2)}\n` : exceptions.map(sentence).join(''),
+      );
       service.shutdown();
       return;
     }
@@ -71,7 +73,9 @@ function isCommand(word: string | undefined): word is 'status' | 'events' | 'lea
 
 /** `uid 2001  lan  family=4 destinations=192.168.0.0/24 links=eth0: a local network …` */
 function sentence({ kind, uid, lockdown, reason, ...match }: LeakException): string {
-  const fields = Object.entries(match).map(([name, value]) => `${name}=${Array.isArray(value) ? value.join(',') : value}`);
+  const fields = Object.entries(match).map(
+    ([name, value]) => `${name}=${Array.isArray(value) ? value.join(',') : value}`,
+  );
   return `uid ${uid}${lockdown ? ' locked down' : ''}  ${kind}  ${fields.join(' ')}: ${reason}\n`;
 }
 

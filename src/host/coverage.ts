@@ -1,8 +1,7 @@
 /**
  * Whose sockets a VPN covers: the question that the routing rules (plan-rules.ts) answer for packets, answered for a socket
- * from before the VPN, by its user, its cgroup and its mark. Pure. Where the socket leads to is not asked here.
+ * from before the VPN, by its user, its cgroup and its mark. Where the socket leads to is not asked here.
  */
-
 import { statSync } from 'node:fs';
 import { walkCgroups } from '../kernel/cgroup.js';
 import type { SocketEntry } from '../kernel/inet-diag.js';

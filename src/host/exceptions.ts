@@ -12,7 +12,11 @@ type Kind = Omit<LeakException, 'uid' | 'lockdown'>;
 
 /** Of every VPN. */
 const SOCKETS: readonly Kind[] = [
-  { kind: 'protected', socket: 'protected', reason: 'the app asked for it with protect(): its tunnel goes through these' },
+  {
+    kind: 'protected',
+    socket: 'protected',
+    reason: 'the app asked for it with protect(): its tunnel goes through these',
+  },
   {
     kind: 'inbound',
     socket: 'inbound',
@@ -33,12 +37,25 @@ const AROUND_A_USER: readonly Kind[] = [
     tcpFlags: 'rst',
     reason: 'the far end of a connection that setUp ended hears it from the kernel when it sends something',
   },
-  { kind: 'unreachable', family: 4, protocol: 'icmp', icmpTypes: [3], reason: 'the same of a datagram that comes too late' },
-  { kind: 'unreachable', family: 6, protocol: 'icmpv6', icmpTypes: [1], reason: 'the same of a datagram that comes too late' },
+  {
+    kind: 'unreachable',
+    family: 4,
+    protocol: 'icmp',
+    icmpTypes: [3],
+    reason: 'the same of a datagram that comes too late',
+  },
+  {
+    kind: 'unreachable',
+    family: 6,
+    protocol: 'icmpv6',
+    icmpTypes: [1],
+    reason: 'the same of a datagram that comes too late',
+  },
   {
     kind: 'resolver',
     socket: 'resolver',
-    reason: 'what a program asks a resolver by other means than port 53 (nss-resolve, D-Bus) the resolver asks under its own user',
+    reason:
+      'what a program asks a resolver by other means than port 53 (nss-resolve, D-Bus) the resolver asks under its own user',
   },
 ];
 
@@ -61,7 +78,13 @@ const LINK_UPKEEP: readonly Kind[] = [
     hopLimit: 1,
     reason: 'tells switches which multicast groups to send here, those of neighbour discovery among them',
   },
-  { kind: 'igmp', family: 4, protocol: 'igmp', hopLimit: 1, reason: 'tells switches which multicast groups to send here' },
+  {
+    kind: 'igmp',
+    family: 4,
+    protocol: 'igmp',
+    hopLimit: 1,
+    reason: 'tells switches which multicast groups to send here',
+  },
   {
     kind: 'dhcp',
     family: 4,
@@ -88,7 +111,9 @@ export function exceptionsOfVpn(plan: Plan, lan: readonly LanRoute[], policy: Ho
     return destinations.length === 0 ? [] : [{ kind: 'excluded', family: digit(family), destinations, reason }];
   });
   const direct = [...policy.forwarding].flatMap(([from, way]): Kind[] =>
-    isRoot && way === 'direct' ? [{ kind: 'forwarded', from, reason: 'the policy lets this link forward directly' }] : [],
+    isRoot && way === 'direct'
+      ? [{ kind: 'forwarded', from, reason: 'the policy lets this link forward directly' }]
+      : [],
   );
   const packets: Kind[] =
     isRoot && plan.cgroupMarks.length + plan.applicationMarks.length > 0
@@ -107,7 +132,9 @@ export function exceptionsOfVpn(plan: Plan, lan: readonly LanRoute[], policy: Ho
 
 export function exceptionsOfLockdown(users: Iterable<number>, lan: readonly LanRoute[]): LeakException[] {
   const kinds = [...SOCKETS.filter(({ kind }) => kind !== 'inbound'), ...lanKinds(lan), ...LINK_UPKEEP];
-  return [...users].flatMap((uid) => kinds.map(({ kind, ...rest }) => ({ kind, uid, lockdown: true as const, ...rest })));
+  return [...users].flatMap((uid) =>
+    kinds.map(({ kind, ...rest }) => ({ kind, uid, lockdown: true as const, ...rest })),
+  );
 }
 
 function lanKinds(lan: readonly LanRoute[]): Kind[] {

@@ -7,9 +7,12 @@
  * the reverse path filters come at priority raw, before firewalld's.
  */
 import { ARP, addChain, addRule, BYPASSES, hex, INET, NETDEV, SELECTION, setField } from './nft-text.js';
-import { BYPASS_MARK, MARK_FIELD, NFT_TABLE, SELECTION_FIELD } from './numbers.js';
+import { BYPASS_MARK, NFT_TABLE, SELECTION_FIELD } from './numbers.js';
 
-const CAME_IN = `ct direction reply ct mark & ${hex(BYPASS_MARK)} vmap { ${hex(BYPASS_MARK)} : goto bypass }`;
+const CAME_IN = `ct direction reply ct mark & ${hex(BYPASS_MARK)} == ${hex(BYPASS_MARK)} goto bypass`;
+/** Protocols of which any first packet may begin something, and whose sockets could be ended at setUp. */
+const WITHOUT_BEGINNING = '{ udp, udplite, icmp, ipv6-icmp, sctp }';
+const DNS = 'meta l4proto { tcp, udp } th dport 53';
 
 /** Chains and maps that VPNs fill. `ROOT_CHAINS` are empty until root has a VPN. */
 export const ROOT_CHAINS = ['root_arrive', 'root_send', 'root_dns', 'root_outside', 'forward_dns'] as const;
@@ -41,8 +44,8 @@ function sets(): string[] {
     map('enter', 'ifname'),
     map('outside_user', 'uid'),
     map('outside_selection', 'mark'),
-    map('refused_user', 'uid'),
-    map('apps_user', 'uid'),
+    map('sent_user', 'uid'),
+    map('sent_link', 'ifname'),
     map('dns_user', 'uid'),
     map('dns_selection', 'mark'),
     map('dns_connection', 'mark'),
@@ -71,9 +74,10 @@ function arriving(): string[] {
     addRule(INET, 'arrived', 'ip6 daddr @vnic6 drop'),
     addRule(INET, 'arrived', 'goto root_arrive'),
     addChain(INET, 'tracked', 'type filter hook prerouting priority mangle'),
-    addRule(INET, 'tracked', 'iifname { "lo", "vpn-tun*" } return'),
+    addRule(INET, 'tracked', 'iifname "lo" return'),
+    addRule(INET, 'tracked', 'iifname "vpn-tun*" return'),
     // TCP only by its first segment: a connection picked up in the middle may be one that began here.
-    addRule(INET, 'tracked', `ct state new meta l4proto != tcp ct mark set ct mark | ${hex(BYPASS_MARK)}`),
+    addRule(INET, 'tracked', `ct state new meta l4proto ${WITHOUT_BEGINNING} ct mark set ct mark | ${hex(BYPASS_MARK)}`),
     addRule(
       INET,
       'tracked',
@@ -87,18 +91,24 @@ function arriving(): string[] {
   ];
 }
 
+/** Every packet of the host comes through here, so what concerns few stands behind what most leave by. */
 function sending(): string[] {
   return [
+    addChain(INET, 'sent_outside'),
+    addRule(INET, 'sent_outside', 'ip saddr . tcp sport . ip daddr . tcp dport @came_in4 goto bypass'),
+    addRule(INET, 'sent_outside', 'ip6 saddr . tcp sport . ip6 daddr . tcp dport @came_in6 goto bypass'),
+    addRule(INET, 'sent_outside', 'meta skuid vmap @sent_user'),
+    addRule(INET, 'sent_outside', 'jump root_send'),
+    addRule(INET, 'sent_outside', `${DNS} goto dns_mark`),
+    // On its way in by the rules: only where a name server is may have to change.
+    addChain(INET, 'sent_inside'),
+    addRule(INET, 'sent_inside', 'oifname vmap @sent_link'),
+    addRule(INET, 'sent_inside', `${DNS} goto dns_mark`),
     addChain(INET, 'sent', 'type route hook output priority mangle'),
     addRule(INET, 'sent', CAME_IN),
     addRule(INET, 'sent', BYPASSES),
-    addRule(INET, 'sent', 'ip saddr . tcp sport . ip daddr . tcp dport @came_in4 goto bypass'),
-    addRule(INET, 'sent', 'ip6 saddr . tcp sport . ip6 daddr . tcp dport @came_in6 goto bypass'),
-    addRule(INET, 'sent', 'meta skuid vmap @refused_user'),
-    // Sockets from before the VPN carry no mark yet.
-    addRule(INET, 'sent', `meta mark & ${hex(MARK_FIELD)} == ${hex(0)} meta skuid vmap @apps_user`),
-    addRule(INET, 'sent', 'jump root_send'),
-    addRule(INET, 'sent', 'meta l4proto { tcp, udp } th dport 53 goto dns_mark'),
+    addRule(INET, 'sent', 'oifname "vpn-tun*" goto sent_inside'),
+    addRule(INET, 'sent', 'goto sent_outside'),
   ];
 }
 

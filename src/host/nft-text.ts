@@ -13,7 +13,7 @@ export const setField = (mark: 'meta' | 'ct', value: number): string =>
   `${mark} mark set ${mark} mark & ${hex(0x00ffffff | value)} | ${hex(value)}`;
 
 /** Of a protected socket, an answer to what came in, or allowed outside by the lock. */
-export const BYPASSES = `meta mark & ${hex(BYPASS_MARK)} vmap { ${hex(BYPASS_MARK)} : accept }`;
+export const BYPASSES = `meta mark & ${hex(BYPASS_MARK)} == ${hex(BYPASS_MARK)} accept`;
 export const SELECTION = `meta mark & ${hex(SELECTION_FIELD)}`;
 
 export const addRule = (table: string, chain: string, text: string): string => `add rule ${table} ${chain} ${text}`;

@@ -58,7 +58,7 @@ export function planFirewall(input: PlanInput, numbers: SlotNumbers, shapes: Sha
     ],
   };
   addSelections(plan, input);
-  addApplications(plan, input);
+  addApplications(plan, input, numbers);
   addSource(plan, input, numbers);
   if (owner === 0) addRoot(plan, input, shapes);
   else addUser(plan, input, shapes);
@@ -206,7 +206,7 @@ function addUser(plan: FirewallPlan, input: PlanInput, shapes: Shapes): void {
   const refused = FAMILIES.filter((family) => shapes[family].kind === 'refused');
   if (refused.length === 0 || onlySome) return;
   addRefusal(plan, input, refused);
-  plan.elements.push({ set: `${INET} refused_user`, key, verdict: `jump refused_${slot}` });
+  addSent(plan, input, `jump refused_${slot}`);
 }
 
 /**
@@ -264,18 +264,33 @@ function addRoot(plan: FirewallPlan, input: PlanInput, shapes: Shapes): void {
 }
 
 /** Sockets that were made before the program was attached have no mark: told by the cgroup they were made in. */
-function addApplications(plan: FirewallPlan, { slot, owner, selections, cgroups }: PlanInput): void {
+function addApplications(plan: FirewallPlan, input: PlanInput, { link }: SlotNumbers): void {
+  const { slot, owner, selections, cgroups } = input;
+  if (cgroups.covered.length + cgroups.blocked.length === 0) return;
   const chain = `apps_${slot}`;
+  plan.chains.push(chain);
+  plan.rules.push([chain, `meta mark & ${hex(MARK_FIELD)} != ${hex(0)} return`]);
   for (const purpose of ['covered', 'blocked'] as const) {
     const mark = hex(selectionMark(selections[purpose] ?? 0));
     for (const { level, name } of cgroups[purpose]) {
       plan.rules.push([chain, `socket cgroupv2 level ${level} "${name}" meta mark set meta mark | ${mark} return`]);
     }
   }
-  if (cgroups.covered.length + cgroups.blocked.length === 0) return;
+  if (owner === 0) plan.rootRules.push([INET, 'root_send', `jump ${chain}`]);
+  else addSent(plan, input, `jump ${chain}`);
+  // What the list keeps out the rules have led in, being told by its user.
+  if (cgroups.blocked.length > 0) {
+    plan.elements.push({ set: `${INET} sent_link`, key: `"${link}"`, verdict: `jump ${chain}` });
+  }
+}
+
+/** What becomes of a user's packets before they leave by another link. */
+function addSent(plan: FirewallPlan, { slot, owner }: PlanInput, text: string): void {
+  const chain = `sent_${slot}`;
+  plan.rules.push([chain, text]);
+  if (plan.chains.includes(chain)) return;
   plan.chains.push(chain);
-  if (owner !== 0) plan.elements.push({ set: `${INET} apps_user`, key: String(owner), verdict: `jump ${chain}` });
-  else plan.rootRules.push([INET, 'root_send', `meta mark & ${hex(MARK_FIELD)} == ${hex(0)} jump ${chain}`]);
+  plan.elements.push({ set: `${INET} sent_user`, key: String(owner), verdict: `jump ${chain}` });
 }
 
 /**

@@ -1,6 +1,6 @@
 /**
  * Ends the sockets that a VPN must not leave as they are (sockets.ts says which), and lists the connections that came in from
- * outside. One listing for each protocol, address family and kind of socket; about 2 ms and 10 µs a socket.
+ * outside. Some 2 ms for the listings, and 5 µs for each socket there is; another 7 µs for one that ends.
  */
 import { networkInterfaces } from 'node:os';
 import {
@@ -35,8 +35,8 @@ export class SocketEnder {
   }
 
   /**
-   * Ends what a VPN covers from now on and what was not made for it. Call it when the rules and the lock stand, so that nothing new
-   * comes; the number of sockets ended.
+   * Ends what a VPN covers and what was made before it; returns how many sockets. To be called when rules and lock stand, so
+   * that no more of these can come.
    */
   async endCovered(coverage: Coverage): Promise<number> {
     const entries = [
@@ -49,8 +49,9 @@ export class SocketEnder {
     return this.#diag.destroy(coveredOutbound(entries, coverage, ownAddresses()));
   }
 
-  /** Ends whatever has one of these addresses, before they go; the number of sockets ended. */
+  /** Ends whatever has one of these addresses (canonical literals); returns how many sockets. */
   async endFrom(addresses: ReadonlySet<string>): Promise<number> {
+    if (addresses.size === 0) return 0;
     const filter = addresses.size > MAX_FILTERED_ADDRESSES ? {} : { filter: { localAddresses: [...addresses] } };
     const entries: SocketEntry[] = [];
     for (const protocol of ['tcp', 'udp', 'udplite'] as const) {

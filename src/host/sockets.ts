@@ -21,8 +21,9 @@ const FIRST_CHOSEN_PORT = 1024;
 /**
  * What has to end when a VPN comes up. Of TCP: connections of covered users and applications to where the VPN takes them, in
  * every state, orphans included, but for those that came in. Of UDP and raw IP: what is connected there; and UDP sockets
- * that are bound to one address of this host and let the kernel choose the port (WebRTC), because to whatever still comes in they
- * would answer as if they were servers. A UDP socket bound to no address answers from the vNIC's, into the tunnel.
+ * bound to one address of this host with a port that the kernel chose (WebRTC), wherever the VPN leads, because they would
+ * answer what still comes in as if they were servers. A UDP socket bound to no address answers from the vNIC's, into the
+ * tunnel.
  *
  * `entries` must be all sockets, with the origins of their ports. `ownAddresses` are those of this host: what stays inside it
  * is left alone.
@@ -63,8 +64,11 @@ export function inboundConnections(entries: readonly SocketEntry[], ownAddresses
  * Tells the TCP connections that came in. The kernel keeps no such bit. But a connection that came in got its port from its
  * listener and not by bind(2) of its own; the kernel chooses no port for an outgoing one that a listener has, nor one below
  * 1024. So a socket that took a listener's port by bind(2) (SO_REUSEADDR, hole punching) is not mistaken, and a session
- * outlives its server (sshd stopped). What it cannot see: a connection whose listener on a port above is gone counts as
- * outgoing, as does one of a transparent proxy, whose listener has another address and port.
+ * outlives its server (sshd stopped).
+ *
+ * What it cannot see: a connection whose listener on a port above is gone counts as outgoing, as does one of a transparent
+ * proxy, whose listener has another address and port. And a process that connects with SO_REUSEADDR and then listens on the
+ * port it was given makes its own connection look as if it had come in.
  */
 function inboundTest(entries: readonly SocketEntry[]): (entry: SocketEntry) => boolean {
   const listeners = new Map<number, SocketEntry[]>();

@@ -23,7 +23,7 @@ import { netlinkPort } from './netlink-port.js';
 
 const AF_NETLINK = 16;
 const SOCK_RAW_CLOEXEC = 3 | 0o2000000;
-const PROTOCOLS = { NETLINK_ROUTE: 0, NETLINK_SOCK_DIAG: 4 } as const;
+const PROTOCOLS = { NETLINK_ROUTE: 0, NETLINK_SOCK_DIAG: 4, NETLINK_NETFILTER: 12 } as const;
 const SOL_SOCKET = 1;
 const SO_RCVBUFFORCE = 33;
 const SOL_NETLINK = 270;
@@ -70,7 +70,7 @@ export class NetlinkSocket {
   #sequence = 1;
   readonly #lane = new Lane();
 
-  /** `isQuick`: whether a short send may be made on this thread, because nothing is known to hold the kernel's lock for long. */
+  /** `isQuick`: whether a short send may be made on this thread, as nothing is known to hold the kernel's lock for long. */
   constructor(isQuick: () => boolean = () => false, protocol: keyof typeof PROTOCOLS = 'NETLINK_ROUTE') {
     this.#isQuick = isQuick;
     this.#protocol = protocol;

@@ -14,6 +14,14 @@ const TO = ADDRESSES.internet.ipv4;
 const PHYSICAL = ADDRESSES.app.ipv4;
 const { root, system, other, third } = USERS;
 
+const INSTALLED = 'org.example.Installed';
+const PRINT_SOURCE = `
+  const socket = require('node:dgram').createSocket('udp4');
+  socket.connect(9, process.argv[1], () => {
+    process.stdout.write(socket.address().address);
+    socket.close();
+  });`;
+
 function config(address: string, more: object = {}): object {
   return { addresses: [{ address: { address }, prefixLength: 24 }], ...more };
 }
@@ -25,6 +33,21 @@ test('who is covered', { timeout: 600_000 }, async (t) => {
   if (!stage) return;
   const ways = (...uids: number[]) => Promise.all(uids.map((uid) => stage.way(uid, TO)));
   const source = (app: App) => app.do((agent, to) => agent.source(to), TO);
+
+  /** A unit file is enough: nobody has to start it. The host's /run is its own. */
+  const install = () =>
+    stage.host.run('sh', [
+      '-c',
+      'mkdir -p /run/systemd/system && : > "$1"',
+      'sh',
+      `/run/systemd/system/${INSTALLED}.service`,
+    ]);
+  /** The source address of a program's first socket, started as this application. */
+  const sourceOf = async (id: string, uid: number): Promise<string> => {
+    const words = ['run', '--app', id, '--', '/run/node', '-e', PRINT_SOURCE, TO];
+    const env = { VPND_SOCKET: stage.vpnd.socket };
+    return (await stage.host.node('dist/src/cli/vpnctl.js', words, { uid, env })).stdout;
+  };
 
   await t.test("a user's VPN covers that user and nobody else", async () => {
     const app = await stage.app(system);
@@ -99,6 +122,70 @@ test('who is covered', { timeout: 600_000 }, async (t) => {
     assert.equal(await source(started), PHYSICAL);
     await app.destroy();
     await started.end();
+  });
+
+  await t.test(
+    'an installed application is covered as soon as it starts, by its id and for this user only',
+    async () => {
+      await install();
+      for (const name of [INSTALLED, `${INSTALLED}.service`]) {
+        const app = await stage.app(system);
+        await app.setUp(config('10.0.0.5', { trustedApplications: [name] }));
+        const [vpn] = await stage.status();
+        assert.deepEqual(vpn?.trustedApplications, [name]);
+        assert.equal(await sourceOf(name, system), '10.0.0.5', name);
+        assert.equal(await sourceOf(name, other), PHYSICAL, name);
+        assert.equal(await sourceOf('org.example.Another', system), PHYSICAL, name);
+        assert.equal(await source(app), PHYSICAL);
+        await app.destroy();
+        assert.equal(await sourceOf(name, system), PHYSICAL, name);
+      }
+    },
+  );
+
+  await t.test('an application that is blocked by its id is not covered, and everything else is', async () => {
+    await install();
+    const app = await stage.app(system);
+    await app.setUp(config('10.0.0.5', { blockedApplications: [INSTALLED] }));
+    assert.equal(await sourceOf(INSTALLED, system), PHYSICAL);
+    assert.equal(await sourceOf('org.example.Another', system), '10.0.0.5');
+    assert.equal(await source(app), '10.0.0.5');
+    await app.destroy();
+  });
+
+  await t.test('a name that resolves to nothing, or that is hostile, is refused and changes nothing', async () => {
+    await install();
+    const app = await stage.app(system);
+    const cases: [name: string, why: RegExp][] = [
+      [
+        'org.example.Nobody',
+        /"org\.example\.Nobody" resolves to nothing: .*no desktop entry, flatpak, snap or systemd service/,
+      ],
+      ['org.example.Nobody.desktop', /resolves to nothing/],
+      ['nobody@1.service', /resolves to nothing/],
+      ['cgroup:/no/such', /there is no cgroup "\/no\/such"/],
+      ['user:ghost', /there is no user "ghost"/],
+      ['../../etc/passwd', /is no application id/],
+      ['a\\x2e\\x2e\\x2fb', /is no application id/],
+      ['a" ; flush ruleset ; "', /is no application id/],
+      ['a\nb', /has control characters/],
+      ['a\u001b[2J', /has control characters/],
+      ['y'.repeat(300), /has 300 characters/],
+      ['y'.repeat(10_240), /more than 1024 characters/],
+      ['é', /is no application id/],
+    ];
+    await stage.unchanged(async () => {
+      for (const field of ['trustedApplications', 'blockedApplications']) {
+        for (const [name, why] of cases) {
+          const outcome = await app.attempt('promise', 'setUp', config('10.0.0.5', { [field]: [INSTALLED, name] }));
+          assertRefused(outcome, 'promise', 2200001, why);
+          assert.equal(outcome.error?.data.field, `config.${field}[1]`);
+        }
+      }
+    });
+    // None of it went to the log as it is.
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: that none is there is the point
+    assert.doesNotMatch(stage.vpnd.log(), /[\u0000-\u0009\u000b-\u001f]|y{100}/);
   });
 
   await t.test("a user's VPN cannot name another user, nor block its own", async () => {

@@ -1,26 +1,37 @@
 /** Which cgroups of the machine's tree show an application: real cgroups, their numbers read with stat(1). */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, rmdirSync } from 'node:fs';
+import { existsSync, mkdirSync, rmdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { cgroupsOf, runningAppIds } from '../../src/host/app-scan.js';
 import { cgroup2Root, walkCgroups } from '../../src/kernel/cgroup.js';
-import { makeCgroup, type TestCgroup, whyNoCgroup } from './lib/cgroup.js';
+import { whyNoCgroup } from './lib/cgroup.js';
 
 const SCAN = new URL('../../src/host/app-scan.js', import.meta.url).href;
 
-/** A cgroup of this test with these below it, parents before children. */
-function tree(t: TestContext, names: readonly string[]): TestCgroup | undefined {
+interface Tree {
+  path: string;
+  directory: string;
+}
+
+/** A cgroup of this test with these below it, parents before children; what is left of it goes with the test. */
+function tree(t: TestContext, names: readonly string[]): Tree | undefined {
   const why = whyNoCgroup();
   if (why !== undefined) return void t.skip(why);
-  const top = makeCgroup(t);
+  const path = `/vpnd-scan-${process.pid}-${names.length}`;
+  const top = { path, directory: `${cgroup2Root()}${path}` };
+  mkdirSync(top.directory);
+  t.after(() => {
+    remove(top, names);
+    rmdirSync(top.directory);
+  });
   for (const name of names) mkdirSync(join(top.directory, name));
   return top;
 }
 
-function remove(top: TestCgroup, names: readonly string[]): void {
-  for (const name of names.toReversed()) rmdirSync(join(top.directory, name));
+function remove({ directory }: Tree, names: readonly string[]): void {
+  for (const name of [...names].reverse()) if (existsSync(join(directory, name))) rmdirSync(join(directory, name));
 }
 
 const NAMES = [
@@ -40,9 +51,8 @@ test('cgroupsOf() finds every instance, in any depth, with the number that the k
   const top = tree(t, NAMES);
   if (!top) return;
   const ids = ['org.example.Scan', 'org.example.Inner', 'at\\x2dscan', 'scan-test', 'systemd-scan', 'org.example.None'];
-  const found = await cgroupsOf(ids);
-  remove(top, NAMES.slice(-1));
-  const mine = found.filter(({ path }) => path.startsWith(`${top.path}/`));
+  const inTree = async () => (await cgroupsOf(ids)).filter(({ path }) => path.startsWith(`${top.path}/`));
+  const mine = await inTree();
   // Not the third: it is inside the second, which shows the same id.
   const expected: [id: string, name: string][] = [
     ['org.example.Scan', NAMES[1] ?? ''],
@@ -60,8 +70,8 @@ test('cgroupsOf() finds every instance, in any depth, with the number that the k
   assert.equal(mine.length, expected.length);
   const running = await runningAppIds();
   for (const id of ids) assert.equal(running.has(id), id !== 'org.example.None', id);
-  remove(top, NAMES.slice(0, -1));
-  assert.deepEqual(await cgroupsOf(ids), []);
+  remove(top, NAMES);
+  assert.deepEqual(await inTree(), []);
 });
 
 test('walkCgroups() meets parents before children, and leaves out who goes away meanwhile', async (t) => {
@@ -77,7 +87,6 @@ test('walkCgroups() meets parents before children, and leaves out who goes away 
     if (met.length === 1) remove(top, met[0] === 'a' ? ['d', 'd/e'] : ['a', 'a/b', 'a/b/c']);
   }
   assert.deepEqual(met, met[0] === 'a' ? ['a', 'a/b', 'a/b/c'] : ['d', 'd/e']);
-  remove(top, met);
 });
 
 test('without cgroup v2 nothing runs, and what needs it says so', (t) => {

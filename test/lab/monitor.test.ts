@@ -1,115 +1,17 @@
 /**
  * The service hears what others do to its state, and nothing else:
  *
- *   app: host-watcher (vpn-tun0, rules, tables, nft)        router
- *        `ip`, `nft`, `sysctl` as a stranger                eth0
- *   eth0 ────────────────────────────────────────────────────┘
+ *   app: host-watcher (vpn-tun0, rules, tables, nft)         router
+ *        `ip`, `nft`, `sysctl` as a stranger
+ *   eth0 192.168.50.2/24 fd50::2/64 ──────────────────────── eth0 192.168.50.1/24 fd50::1/64
  *
  * That nothing was heard is known from a marker: a stranger's rule of ours that was made after it.
  */
 import assert from 'node:assert/strict';
-import { type TestContext, test } from 'node:test';
-import type { LabHost } from './lib/host.js';
+import { test } from 'node:test';
 import { PRIORITY, TABLE } from './lib/host-watcher.js';
-import { Lab } from './lib/lab.js';
 import { requireRoot } from './lib/prerequisites.js';
-import type { LabProcess } from './lib/process.js';
-
-const SCRIPT = 'dist/test/lab/lib/host-watcher.js';
-/** Longer than the watch waits for more about links. */
-const LINKS_SETTLE_MS = 700;
-const MARKER = 29_999;
-
-interface Line {
-  foreign?: string;
-  links?: true;
-  done?: string;
-}
-
-class Watcher {
-  readonly #host: LabHost;
-  readonly #process: LabProcess;
-  #seen = 0;
-
-  constructor(host: LabHost, process: LabProcess) {
-    this.#host = host;
-    this.#process = process;
-  }
-
-  get pid(): number {
-    return this.#process.pid;
-  }
-
-  async tell(word: string): Promise<void> {
-    const count = this.#lines().filter((line) => line.done === word).length;
-    this.#process.write(`${word}\n`);
-    await this.#until(`answer to ${word}`, () => this.#lines().filter((line) => line.done === word).length > count);
-  }
-
-  /** The objects heard of since the last time, in order, each once; the marker left out. */
-  async foreign(): Promise<string[]> {
-    const from = this.#seen;
-    const marked = (): boolean =>
-      this.#lines()
-        .slice(from)
-        .some((line) => line.foreign === `rule ${MARKER}`);
-    await this.#host.run('ip', ['rule', 'add', 'pref', `${MARKER}`, 'table', 'main', 'protocol', 'kernel']);
-    await this.#host.run('ip', ['rule', 'del', 'pref', `${MARKER}`]);
-    // nftables' notifications come by another socket, on which there has to be a marker as well.
-    await this.#host.run('nft', ['add table inet vpnd_lockdown; delete table inet vpnd_lockdown']);
-    const isNftMarked = (): boolean =>
-      this.#lines()
-        .slice(from)
-        .some((line) => line.foreign === 'nft table vpnd_lockdown');
-    await this.#until('the markers', () => marked() && isNftMarked());
-    const heard = this.#lines().slice(from);
-    this.#seen = from + heard.length;
-    const objects = new Set(heard.flatMap(({ foreign }) => foreign ?? []));
-    objects.delete(`rule ${MARKER}`);
-    objects.delete('nft table vpnd_lockdown');
-    return [...objects];
-  }
-
-  async hears(foreign: string): Promise<void> {
-    await this.#until(foreign, () => this.#lines().some((line) => line.foreign === foreign));
-  }
-
-  /** How often links were said to have changed since the watcher began, after everything has been told. */
-  async links(): Promise<number> {
-    await new Promise((resolve) => setTimeout(resolve, LINKS_SETTLE_MS));
-    return this.#lines().filter((line) => line.links).length;
-  }
-
-  #lines(): Line[] {
-    const { stdout } = this.#process;
-    return stdout
-      .slice(0, stdout.lastIndexOf('\n') + 1)
-      .split('\n')
-      .filter((line) => line !== '')
-      .map((line) => JSON.parse(line) as Line);
-  }
-
-  async #until(what: string, condition: () => boolean): Promise<void> {
-    for (let tries = 0; tries < 1500; tries++) {
-      if (condition()) return;
-      assert.ok(this.#process.running, this.#process.stderr);
-      await new Promise((resolve) => setTimeout(resolve, 20));
-    }
-    assert.fail(`${what}: not within 30 s\n${this.#process.stdout.slice(-2000)}${this.#process.stderr}`);
-  }
-}
-
-async function watched(t: TestContext, ...args: string[]): Promise<{ app: LabHost; watcher: Watcher }> {
-  const lab = await Lab.create();
-  t.after(() => lab.close());
-  const [app, router] = await Promise.all([lab.host('app'), lab.host('router')]);
-  await lab.link(app, 'eth0', ['192.168.50.2/24', 'fd50::2/64'], router, 'eth0', ['192.168.50.1/24', 'fd50::1/64']);
-  const process = args.includes('pid-namespace')
-    ? app.spawn('unshare', ['--pid', '--fork', '--kill-child', '/run/node', app.path(SCRIPT)])
-    : app.spawnNode(SCRIPT, args);
-  await process.waitFor(/"done":"start"/);
-  return { app, watcher: new Watcher(app, process) };
-}
+import { watched } from './lib/watcher.js';
 
 for (const where of ['a process of its own', 'worker', 'pid-namespace']) {
   test(`own changes are no news, a stranger's are (${where})`, { timeout: 120_000 }, async (t) => {

@@ -41,6 +41,7 @@ test('systemd-resolved: servers in order, domains, every name to the VPN, and al
   if (!lab) return;
   const resolver = await startResolver(lab.app);
   const file = await lab.read();
+  const flushes = () => lab.resolved.stderr.match(/Flushed all caches/g)?.length ?? 0;
   await resolver.apply(
     lab.request({ servers: [VPN.server, VPN.server6], searchDomains: ['corp.example', 'x.example'] }),
   );
@@ -50,7 +51,6 @@ test('systemd-resolved: servers in order, domains, every name to the VPN, and al
   const asked = await lab.asked(async () => {
     assert.equal(await lab.lookUp('intranet'), VPN.answer);
     assert.equal(await lab.lookUp('www.example.net'), VPN.answer);
-    // Answered from resolved's cache a moment ago, by the machine's server.
     assert.equal(await lab.lookUp('before.example'), VPN.answer);
   });
   assert.deepEqual(
@@ -58,6 +58,7 @@ test('systemd-resolved: servers in order, domains, every name to the VPN, and al
     ['before.example', 'intranet.corp.example', 'www.example.net'].map((name) => `${name} @${VPN.server}`),
   );
   assert.deepEqual(asked.machine, []);
+  assert.equal(flushes(), 1);
   assert.match(await lab.read(), STUB);
   assert.match(await lab.read(), /^search corp\.example x\.example$/m);
 
@@ -66,6 +67,7 @@ test('systemd-resolved: servers in order, domains, every name to the VPN, and al
   assert.equal(await linkHas(lab, 'domain'), '');
   assert.equal(await lab.lookUp('www.example.net'), MACHINE.answer);
   assert.equal(await lab.read(), file);
+  assert.equal(flushes(), 2);
 });
 
 test('systemd-resolved: a VPN that is not for every name answers for its domains only', {

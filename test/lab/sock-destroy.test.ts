@@ -66,6 +66,24 @@ async function connections(owner: SocketProcess, name: string, more: Partial<Ope
   return held;
 }
 
+/**
+ * Pairs of UDP sockets with the same addresses, connected in either order: the kernel finds them by these, one before the
+ * other.
+ */
+async function twins(owner: SocketProcess): Promise<Held[]> {
+  const held: Held[] = [];
+  for (const [order, port] of [6000, 6001].entries()) {
+    const local: [string, number] = [HOST.ipv4, port];
+    const pair = [
+      await open(owner, 'twin', { transport: 'udp', local }),
+      await open(owner, 'twin', { transport: 'udp', local }),
+    ];
+    for (const { fd } of order === 0 ? pair : [...pair].reverse()) await owner.call('connect', fd, FAR.ipv4, ECHO);
+    held.push(...pair);
+  }
+  return held;
+}
+
 async function areAborted(sockets: readonly Held[]): Promise<void> {
   for (const { name, owner, fd } of sockets) {
     assert.equal(await owner.call('error', fd), 'ECONNABORTED', name);
@@ -130,9 +148,7 @@ test("what a user's VPN takes over ends, and nothing else does", { timeout: 120_
     ...(await connections(user, 'covered')),
     await open(user, 'tcp, mapped', { transport: 'tcp', remote: mapped }),
     await open(user, 'udp, mapped', { transport: 'udp', remote: mapped }),
-    // The kernel finds sockets by their addresses, one of these first.
-    await open(user, 'udp twin', { transport: 'udp', local: [HOST.ipv4, 6000], remote: [FAR.ipv4, ECHO] }),
-    await open(user, 'other udp twin', { transport: 'udp', local: [HOST.ipv4, 6000], remote: [FAR.ipv4, ECHO] }),
+    ...(await twins(user)),
     // The same port as the listener that comes next, but nothing that came in.
     await open(user, "tcp from the listener's port", {
       transport: 'tcp',
@@ -335,6 +351,16 @@ test('whether sockets can be ended is known beforehand, and takes the right to',
   await assert.rejects(user.call('require'), { code: 'EPERM' });
   const { stdout } = await lab.app.run('ss', ['-Hantu']);
   assert.equal(stdout, '');
+});
+
+test('what has ended already is not counted', { timeout: 60_000 }, async (t) => {
+  const lab = await socketLab(t);
+  if (!lab) return;
+  const user = await startSocketProcess(lab.app, 2001);
+  const sockets = await connections(user, 'of uid 2001');
+  const udp = sockets.filter(({ name }) => name.startsWith('udp'));
+  assert.deepEqual(await lab.root.call('destroyTwice'), [udp.length, 0]);
+  await areAborted(udp);
 });
 
 test('what 2,000 sockets cost', { timeout: 120_000 }, async (t) => {

@@ -261,7 +261,7 @@ test('a sweep removes empty cgroups of launches wherever they are', { timeout: 6
 test('without cgroup v2 the caller is told so', { timeout: 120_000 }, async (t) => {
   const lab = await scene(t);
   if (!lab) return;
-  await lab.app.run('umount', [cgroup2Root() ?? '']);
+  await lab.app.run('umount', ['--lazy', cgroup2Root() ?? '']);
   const { status, stdout, stderr } = await run(lab, ID, ['echo', 'started']);
   assert.deepEqual([status, stdout], [1, '']);
   assert.match(stderr, /System internal error\. cgroup v2 is not mounted.*mount -t cgroup2/);
@@ -276,9 +276,10 @@ test('a pid that was given away is not moved', { timeout: 60_000 }, async (t) =>
   moveToCgroup(mine.directory, { pid: peer.pid, pidfd });
   assert.equal(cgroupOf(peer.pid), mine.path);
   await peer.kill('SIGKILL');
+  // Before the cgroup, which is removed after it.
+  t.after(() => stranger.kill('SIGKILL'));
   const its = makeCgroup(t);
   its.add(stranger);
   assert.throws(() => moveToCgroup(mine.directory, { pid: stranger.pid, pidfd }), { errnoName: 'ESRCH' });
   assert.equal(cgroupOf(stranger.pid), its.path);
-  await stranger.kill('SIGKILL');
 });

@@ -40,14 +40,13 @@ export async function replaceFile(
 
 /**
  * Gives what is at `path` the name `copy` as well, replacing what had it. The very inode: owner, times, extended attributes
- * (SELinux) and a symbolic link as such are kept without naming them.
+ * (SELinux) and a symbolic link as such are kept without naming them. `temporary` stays when `copy` was that inode already,
+ * because rename(2) does nothing then.
  */
 export async function linkFile(path: string, copy: string, temporary: string): Promise<void> {
   await rm(temporary, { force: true });
   await link(path, temporary);
   await rename(temporary, copy);
-  // rename(2) does nothing when both are names of one inode.
-  await rm(temporary, { force: true });
   await syncDirectory(copy);
 }
 

@@ -44,7 +44,7 @@ export class SystemdResolved implements BackEnd {
     await shortening(servers.map(serverArgument), (list) => this.#call('SetLinkDNS', 'ia(iay)', ifindex, list));
     await shortening(domains, (list) => this.#call('SetLinkDomains', 'ia(sb)', ifindex, list));
     await this.#call('SetLinkDefaultRoute', 'ib', ifindex, isDefault);
-    // What the machine's own servers said of a name is not what the VPN's would say.
+    // Whoever was asked before answers differently; nft's redirect moves also queries that resolved sends elsewhere.
     await this.#call('FlushCaches', '');
     return true;
   }

@@ -11,9 +11,7 @@
  *
  * With the argument `worker` all of it happens on another thread.
  */
-import { mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { isMainThread, Worker } from 'node:worker_threads';
 import { HostWatch } from '../../../src/host/host-watch.js';
@@ -53,9 +51,8 @@ if (isMainThread && process.argv[2] === 'worker') {
 } else if (process.argv[1]?.endsWith('host-watcher.js')) await watch();
 
 async function watch(): Promise<void> {
-  const directory = process.env.STATE ?? mkdtempSync(join(tmpdir(), 'host-watcher-'));
   const listener = unixSocket();
-  const address = unixAddress(join(directory, 'socket'));
+  const address = unixAddress(`\0host-watcher-${process.pid}`);
   libc.bind(listener, address, address.length);
   libc.listen(listener, 1);
   const epoll = new Epoll(listener, () => undefined);
@@ -75,7 +72,10 @@ async function watch(): Promise<void> {
     const [failure] = await socket.batch(requests);
     if (failure) throw failure.error;
   };
-  const sysctls = new Sysctls(new SysctlRecord(directory, netnsCookie(listener)), (what) => say({ foreign: what }));
+  const sysctls = new Sysctls(
+    new SysctlRecord(process.env.STATE_DIRECTORY ?? tmpdir(), netnsCookie(listener)),
+    (what) => say({ foreign: what }),
+  );
   const work: Record<string, (argument: string) => Promise<unknown>> = {
     raise: async () => {
       const tun = openTun('vpn-tun0');
@@ -129,6 +129,9 @@ async function watch(): Promise<void> {
     await work[word]?.(argument);
     say({ done: line });
   }
+  host.close();
+  sysctls.close();
+  await epoll.stop();
 }
 
 function policyOf(argument: string): LanPolicy {

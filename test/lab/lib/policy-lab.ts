@@ -98,10 +98,8 @@ export async function policyLab(t: TestContext, options: VpnLabOptions = {}): Pr
     if (known) return known;
     const made = start();
     probers.set(key, made);
-    void made.then(async (prober) => {
-      await prober.process.exited;
-      probers.delete(key);
-    });
+    const forget = () => probers.delete(key);
+    made.then((prober) => prober.process.exited).then(forget, forget);
     return made;
   };
   const prober = (wanted: ProberOptions) =>

@@ -9,6 +9,8 @@ import { type Coverage, cgroupIds } from '../../../src/host/coverage.js';
 import { SocketEnder } from '../../../src/host/socket-ender.js';
 import { checked, errnoName } from '../../../src/kernel/errno.js';
 import { libc } from '../../../src/kernel/ffi.js';
+import { stateMask, TCP_ESTABLISHED } from '../../../src/kernel/inet-diag.js';
+import { SockDiag } from '../../../src/kernel/sock-diag.js';
 import { setSocketMark } from '../../../src/kernel/socket-options.js';
 import { NativeSocket, type Transport } from './app/native-socket.js';
 import type { LabHost } from './host.js';
@@ -57,6 +59,7 @@ const operations = {
     if (remote) await socket.connect(...remote);
     return socket.fd;
   },
+  connect: async (fd: number, address: string, port: number): Promise<void> => sockets.get(fd)?.connect(address, port),
   openMany: async (count: number, opening: Opening): Promise<void> => {
     for (let made = 0; made < count; made++) await operations.open(opening);
   },
@@ -103,6 +106,14 @@ const operations = {
 
   require: (): Promise<void> => ender().require(),
   endCovered: async (covering: Covering): Promise<number> => ender().endCovered(await coverageOf(covering)),
+  /** Ends every connected UDP socket, and the same again. */
+  destroyTwice: async (): Promise<number[]> => {
+    const diag = new SockDiag();
+    const entries = await diag.list({ protocol: 'udp', states: stateMask([TCP_ESTABLISHED]) });
+    const ended = [await diag.destroy(entries), await diag.destroy(entries)];
+    diag.close();
+    return ended;
+  },
   endFrom: (addresses: string[]): Promise<number> => ender().endFrom(new Set(addresses)),
   /** One line each: `LOCAL PORT < REMOTE PORT`. */
   inbound: async (): Promise<string[]> =>

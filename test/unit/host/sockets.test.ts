@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import { type Coverage, covers } from '../../../src/host/coverage.js';
+import { SocketEnder } from '../../../src/host/socket-ender.js';
 import { coveredOutbound, fromAddresses, inboundConnections } from '../../../src/host/sockets.js';
 import {
   type SocketEntry,
@@ -12,6 +13,7 @@ import {
   TCP_SYN_RECV,
   TCP_SYN_SENT,
 } from '../../../src/kernel/inet-diag.js';
+import { SockDiag } from '../../../src/kernel/sock-diag.js';
 
 const HOST4 = '192.0.2.2';
 const HOST6 = '2001:db8:1::2';
@@ -255,4 +257,17 @@ test('a raw socket ends only when the kernel cannot take another for it', () => 
   ]) {
     assert.deepEqual(chosen([other, one]), [one]);
   }
+});
+
+test('a kernel that cannot end sockets is refused with what it lacks', async (t) => {
+  const ender = new SocketEnder();
+  t.after(() => ender.close());
+  t.mock.method(SockDiag.prototype, 'canDestroySockets', async () => false);
+  await assert.rejects(ender.require(), { code: 2200003, message: /CONFIG_INET_DIAG_DESTROY/ });
+});
+
+test('no address, nothing to end', async (t) => {
+  const ender = new SocketEnder();
+  t.after(() => ender.close());
+  assert.equal(await ender.endFrom(new Set()), 0);
 });
