@@ -17,8 +17,16 @@ const DNS = 'meta l4proto { tcp, udp } th dport 53';
 /** Chains and maps that VPNs fill. `ROOT_CHAINS` are empty until root has a VPN. */
 export const ROOT_CHAINS = ['root_arrive', 'root_send', 'root_dns', 'root_outside', 'forward_dns'] as const;
 
-export function firewallBase(): string[] {
-  return [...sets(), ...arriving(), ...dns(), ...sending(), ...leaving(), ...otherTables()];
+export interface FirewallOptions {
+  /**
+   * Whether what begins in a tunnel may arrive: someone else sees to it that only covered sockets receive it. The firewall
+   * cannot: of a listener it does not know whose it is.
+   */
+  takesNew: boolean;
+}
+
+export function firewallBase({ takesNew }: FirewallOptions = { takesNew: true }): string[] {
+  return [...sets(), ...arriving(takesNew), ...dns(), ...sending(), ...leaving(), ...otherTables()];
 }
 
 /** Tables go with everything in them. */
@@ -35,7 +43,6 @@ function sets(): string[] {
     set('vnic6', 'ipv6_addr'),
     // Links behind which the internet is, and those whose forwarded traffic the policy exempts.
     set('outer', 'ifname'),
-    set('forward_blocked', 'ifname'),
     // TCP connections that came in before this table did: conntrack does not know which way they began.
     set('came_in4', 'ipv4_addr . inet_service . ipv4_addr . inet_service'),
     set('came_in6', 'ipv6_addr . inet_service . ipv6_addr . inet_service'),
@@ -56,15 +63,16 @@ function sets(): string[] {
     // What the lock lets out says so to the hook behind it.
     addChain(INET, 'explained'),
     addRule(INET, 'explained', `meta mark set meta mark | ${hex(BYPASS_MARK)} accept`),
-    // Filled from the LAN policy.
+    // Filled from the policy and the links.
     addChain(INET, 'lan'),
+    addChain(INET, 'forward_blocked'),
     addChain(INET, 'refuse'),
     addRule(INET, 'refuse', 'meta l4proto tcp reject with tcp reset'),
     addRule(INET, 'refuse', 'reject with icmpx port-unreachable'),
   ];
 }
 
-function arriving(): string[] {
+function arriving(takesNew: boolean): string[] {
   return [
     addChain(INET, 'arrived', 'type filter hook prerouting priority raw'),
     addRule(INET, 'arrived', 'iifname "lo" return'),
@@ -75,9 +83,14 @@ function arriving(): string[] {
     addRule(INET, 'arrived', 'goto root_arrive'),
     addChain(INET, 'tracked', 'type filter hook prerouting priority mangle'),
     addRule(INET, 'tracked', 'iifname "lo" return'),
+    ...(takesNew ? [] : [addRule(INET, 'tracked', 'iifname "vpn-tun*" ct state new drop')]),
     addRule(INET, 'tracked', 'iifname "vpn-tun*" return'),
     // TCP only by its first segment: a connection picked up in the middle may be one that began here.
-    addRule(INET, 'tracked', `ct state new meta l4proto ${WITHOUT_BEGINNING} ct mark set ct mark | ${hex(BYPASS_MARK)}`),
+    addRule(
+      INET,
+      'tracked',
+      `ct state new meta l4proto ${WITHOUT_BEGINNING} ct mark set ct mark | ${hex(BYPASS_MARK)}`,
+    ),
     addRule(
       INET,
       'tracked',
@@ -87,7 +100,7 @@ function arriving(): string[] {
     addRule(INET, 'tracked', CAME_IN),
     addChain(INET, 'forwarded', 'type filter hook forward priority filter'),
     addRule(INET, 'forwarded', BYPASSES),
-    addRule(INET, 'forwarded', 'iifname @forward_blocked drop'),
+    addRule(INET, 'forwarded', 'goto forward_blocked'),
   ];
 }
 

@@ -5,7 +5,7 @@
 import type { Nftables } from '../kernel/nftables.js';
 import { familyOf } from '../model/address.js';
 import { IPV6 } from '../model/vpn-types.js';
-import { firewallBase, firewallRemoval } from './firewall-base.js';
+import { type FirewallOptions, firewallBase, firewallRemoval } from './firewall-base.js';
 import { addChain, addRule, INET, NETDEV } from './nft-text.js';
 import { NFT_TABLE } from './numbers.js';
 import type { Plan } from './plan.js';
@@ -28,12 +28,14 @@ export interface Surroundings {
 
 export class Firewall {
   readonly #nftables: () => Nftables;
+  readonly #options: FirewallOptions;
   readonly #standing = new Map<number, FirewallPlan>();
   #surroundings: Surroundings = { outer: [], forwardBlocked: [], lan: [], frames: [] };
   #cameIn: readonly Connection[] = [];
 
-  constructor(nftables: () => Nftables) {
+  constructor(nftables: () => Nftables, options: FirewallOptions) {
     this.#nftables = nftables;
+    this.#options = options;
   }
 
   get isUp(): boolean {
@@ -93,7 +95,7 @@ export class Firewall {
   }
 
   #shared(): string[] {
-    return [...firewallBase(), ...this.#fillSurroundings(), ...cameInElements(this.#cameIn)];
+    return [...firewallBase(this.#options), ...this.#fillSurroundings(), ...cameInElements(this.#cameIn)];
   }
 
   #everything(): string[] {
@@ -110,12 +112,12 @@ export class Firewall {
   *#fillSurroundings(): Generator<string> {
     const { outer, forwardBlocked, lan, frames } = this.#surroundings;
     const names = (links: readonly string[]) => links.map((link) => `"${link}"`).join(', ');
-    for (const [set, links] of [
-      ['outer', outer],
-      ['forward_blocked', forwardBlocked],
-    ] as const) {
-      yield `flush set ${INET} ${set}`;
-      if (links.length > 0) yield `add element ${INET} ${set} { ${names(links)} }`;
+    yield `flush set ${INET} outer`;
+    if (outer.length > 0) yield `add element ${INET} outer { ${names(outer)} }`;
+    yield `flush chain ${INET} forward_blocked`;
+    // Where br_netfilter is on, what neighbours on one bridge say to each other comes by here too.
+    for (const link of forwardBlocked) {
+      yield addRule(INET, 'forward_blocked', `iifname "${link}" oifname != "${link}" drop`);
     }
     yield `flush chain ${INET} lan`;
     for (const text of lanRules(lan)) yield addRule(INET, 'lan', text);

@@ -153,3 +153,8 @@ export function programName(netnsInode: bigint, slot: number): string {
 export function programPrefix(netnsInode: bigint): string {
   return `vpnd_${(netnsInode % 2n ** 36n).toString(36).padStart(7, '0').slice(-7)}`;
 }
+
+/** Of the programs that all VPNs share. No slot has these letters. */
+export function sharedProgramName(netnsInode: bigint, what: 'app' | 'rcv'): string {
+  return `${programPrefix(netnsInode)}${what}`;
+}

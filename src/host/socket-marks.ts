@@ -1,22 +1,71 @@
-/** The BPF programs of a plan's `cgroup:` names: attached when the VPN comes, found by their name and detached when it goes. */
+/**
+ * The BPF programs behind a plan: those that mark the sockets of its `cgroup:` names and of its applications, and the one that lets
+ * only covered sockets receive from its vNIC. Where BPF cannot be used, what needs it is refused before anything is changed; the last
+ * is then replaced by the firewall, which lets nothing in that nobody asked for.
+ */
 import { attachSocketMark, detachSocketMarks } from '../kernel/bpf.js';
 import { resolveCgroup } from '../kernel/cgroup.js';
-import { KernelError } from '../model/errors.js';
+import { BusinessError, KernelError } from '../model/errors.js';
+import { AppMarks, appMatchingProblem } from './app-marks.js';
 import { GONE } from './kernel-objects.js';
-import { SELECTION_FIELD } from './numbers.js';
-import type { CgroupMark } from './plan.js';
+import { programName, SELECTION_FIELD, sharedProgramName } from './numbers.js';
+import type { CgroupMark, Plan, PlanInput } from './plan.js';
+import { ReceiveGuard, receiveGuardProblem, receiveRule } from './receive-guard.js';
+import type { UndoStack } from './undo.js';
 
-export function attachMarks(marks: readonly CgroupMark[], name: string, netnsCookie: bigint): void {
-  for (const { cgroup, mark, uid } of marks) {
-    const condition = uid === undefined ? { overwrite: false } : { overwrite: true, uid };
-    attachSocketMark(resolveCgroup(cgroup), { mark, mask: SELECTION_FIELD, netnsCookie, ...condition }, name);
+export class SocketMarks {
+  readonly #netnsInode: bigint;
+  readonly #netnsCookie: bigint;
+  readonly #apps: AppMarks;
+  readonly #guard: ReceiveGuard | undefined;
+  /** Why there is no guard, in a sentence. */
+  readonly guardProblem: string | undefined;
+
+  constructor(netnsInode: bigint, netnsCookie: bigint) {
+    this.#netnsInode = netnsInode;
+    this.#netnsCookie = netnsCookie;
+    this.#apps = new AppMarks(netnsCookie, sharedProgramName(netnsInode, 'app'));
+    this.guardProblem = receiveGuardProblem();
+    if (this.guardProblem === undefined)
+      this.#guard = new ReceiveGuard(netnsCookie, sharedProgramName(netnsInode, 'rcv'));
   }
-}
 
-export function detachMarks(marks: readonly CgroupMark[], name: string): void {
-  for (const { cgroup } of marks) {
+  /** Before anything is changed. Throws BusinessError 2200003 when the lists need what this machine has not. */
+  require({ trusted, blocked }: Pick<PlanInput, 'trusted' | 'blocked'>): void {
+    if (![...trusted, ...blocked].some(({ kind }) => kind === 'app')) return;
+    const problem = appMatchingProblem();
+    if (problem !== undefined) throw new BusinessError(2200003, undefined, problem);
+  }
+
+  attach(
+    plan: Plan,
+    request: Pick<PlanInput, 'owner' | 'trusted' | 'blocked'>,
+    ifindex: number,
+    undo: UndoStack,
+  ): void {
+    undo.push(() => this.detach(plan, ifindex));
+    for (const mark of plan.cgroupMarks) this.#attachToCgroup(mark, plan.slot);
+    for (const mark of plan.applicationMarks) this.#apps.add(mark);
+    this.#guard?.set(ifindex, receiveRule({ ...request, selections: plan.selections }));
+  }
+
+  /** Skips what is gone already. */
+  detach(plan: Plan, ifindex: number): void {
+    this.#guard?.delete(ifindex);
+    for (const mark of plan.applicationMarks) this.#apps.remove(mark);
+    for (const { cgroup } of plan.cgroupMarks) this.#detachFromCgroup(cgroup, plan.slot);
+  }
+
+  #attachToCgroup({ cgroup, mark, uid }: CgroupMark, slot: number): void {
+    const condition = uid === undefined ? { overwrite: false } : { overwrite: true, uid };
+    const spec = { mark, mask: SELECTION_FIELD, netnsCookie: this.#netnsCookie, ...condition };
+    attachSocketMark(resolveCgroup(cgroup), spec, programName(this.#netnsInode, slot));
+  }
+
+  #detachFromCgroup(cgroup: string, slot: number): void {
+    const ours = programName(this.#netnsInode, slot);
     try {
-      detachSocketMarks(resolveCgroup(cgroup), { name: (each) => each === name });
+      detachSocketMarks(resolveCgroup(cgroup), { name: (name) => name === ours });
     } catch (error) {
       // A cgroup that was removed took its programs along.
       if (!(error instanceof KernelError && GONE.has(error.errnoName))) throw error;

@@ -34,7 +34,7 @@ export async function standingCgroups(selectors: readonly AppSelector[]): Promis
 
 /** nft's strings have no escape for a quote. Such a cgroup's old sockets are ended, by number, but not marked. */
 function isWritable(path: string): boolean {
-  return !path.includes('"');
+  return /^[\x20\x21\x23-\x7e]+$/.test(path);
 }
 
 function standing(root: string, path: string): StandingCgroup {

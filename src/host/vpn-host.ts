@@ -7,6 +7,8 @@
  * have its addresses, then the rules that lead there, and the firewall last.
  */
 import { closeSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { cgroupExists } from '../kernel/cgroup.js';
+import { deleteConnections } from '../kernel/conntrack.js';
 import type { Epoll } from '../kernel/epoll.js';
 import { libcAsync } from '../kernel/ffi.js';
 import { Lane } from '../kernel/lane.js';
@@ -17,6 +19,7 @@ import { netnsCookie } from '../kernel/socket-options.js';
 import { openTun, setBlocking, type Tun } from '../kernel/tun.js';
 import { unixSocket } from '../kernel/unix-socket.js';
 import type { LeakException } from '../model/leak-exception.js';
+import { FAMILIES } from '../model/vpn-types.js';
 import { findCollisions } from './collisions.js';
 import { exceptionsOfLockdown, exceptionsOfVpn } from './exceptions.js';
 import { Firewall } from './firewall.js';
@@ -27,7 +30,7 @@ import { LinkDeleter } from './link-deleter.js';
 import { readLinkFacts } from './links.js';
 import { Lockdown } from './lockdown.js';
 import { Neighbourhood } from './neighbourhood.js';
-import { LAST_UID, LINK_GROUP, programName, programPrefix } from './numbers.js';
+import { LAST_UID, LINK_GROUP, programPrefix, SELECTION_FIELD, selectionMark } from './numbers.js';
 import { additions } from './operation.js';
 import {
   type Plan,
@@ -45,8 +48,8 @@ import { Restorer } from './restorer.js';
 import { bucketsOf, Sections } from './sections.js';
 import { Selections } from './selections.js';
 import { SocketEnder } from './socket-ender.js';
-import { attachMarks, detachMarks } from './socket-marks.js';
-import { standingCgroups } from './standing-cgroups.js';
+import { SocketMarks } from './socket-marks.js';
+import { type Standing, standingCgroups } from './standing-cgroups.js';
 import { type Swept, sweep } from './sweep.js';
 import { Sysctls } from './sysctl.js';
 import { SysctlRecord } from './sysctl-record.js';
@@ -59,6 +62,12 @@ export interface RaisedVpn {
 }
 
 export type VpnRequest = Omit<PlanInput, 'selections' | 'sections' | 'lastUid' | 'cgroups'>;
+
+/** Of setUp, while applications come and go. */
+const ATTEMPTS = 5;
+/** IP protocol numbers. */
+const TCP = 6;
+const UDP = 17;
 
 export interface HostSettings {
   /** For what has to be given back and could not be told by its tags. */
@@ -74,13 +83,15 @@ export class VpnHost {
   readonly #netlink = new NetlinkSocket(() => !this.#links.isRunning);
   readonly #lane = new Lane();
   readonly #ender = new SocketEnder();
-  readonly #firewall = new Firewall(() => this.#nftables());
+  readonly #marks: SocketMarks;
+  readonly #firewall: Firewall;
   readonly #raised = new Map<number, RaisedVpn>();
   /** Names of the vNICs that are whole, by ifindex. */
   readonly #live = new Map<number, string>();
   readonly #selections = new Selections();
   readonly #sections = new Sections();
   readonly #lastUid = lastMappedUid();
+  readonly #connections = new NetlinkSocket(undefined, 'NETLINK_NETFILTER');
   readonly #lockdown = new Lockdown(this.#netlink, () => this.#nftables(), this.#lastUid);
   readonly #sysctls: Sysctls;
   readonly #neighbourhood: Neighbourhood;
@@ -99,6 +110,10 @@ export class VpnHost {
     this.#netnsCookie = netnsCookie(probe);
     closeSync(probe);
     const { stateDir, log } = settings;
+    this.#marks = new SocketMarks(this.#netnsInode, this.#netnsCookie);
+    const { guardProblem } = this.#marks;
+    this.#firewall = new Firewall(() => this.#nftables(), { takesNew: guardProblem === undefined });
+    if (guardProblem !== undefined) log('warning', 'no-servers-behind-vpns', { reason: guardProblem });
     const record = new SysctlRecord(stateDir, this.#netnsCookie);
     this.#sysctls = new Sysctls(record, (what) => this.#restorer.changed([what]));
     this.#neighbourhood = new Neighbourhood({
@@ -126,36 +141,48 @@ export class VpnHost {
    */
   raise(request: VpnRequest): Promise<RaisedVpn> {
     return this.#lane.run(async () => {
-      const undo = new UndoStack();
-      try {
-        await this.#ender.require();
+      await this.#ender.require();
+      this.#marks.require(request);
+      for (let attempt = 1; ; attempt++) {
         const covered = await standingCgroups(request.trusted);
         const blocked = await standingCgroups(request.blocked);
-        const cgroups = { covered: covered.cgroups, blocked: blocked.cgroups };
-        const selections = this.#takeSelections(request, undo);
-        const sections = this.#sections.acquire(bucketsOf(request.owner, request.spec, this.#lastUid));
-        undo.push(() => void this.#sections.release(sections.priorities.keys()));
-        const plan = planVpn({ ...request, lastUid: this.#lastUid, selections, sections, cgroups });
-        const tun = await this.#apply(plan, request.spec.isBlocking, undo);
-        const vpn = { plan, tun };
-        this.#raised.set(plan.slot, vpn);
-        undo.push(() => void this.#raised.delete(plan.slot));
-        await this.#settle(vpn, request, { covered: covered.paths, blocked: blocked.paths }, undo);
-        this.#live.set(tun.ifindex, tun.name);
-        return vpn;
-      } catch (error) {
-        const failed = await undo.unwind();
-        if (failed.length > 0 && error instanceof Error) error.cause ??= new AggregateError(failed, 'undo failed');
-        throw error;
+        try {
+          return await this.#raise(request, { covered, blocked });
+        } catch (error) {
+          // An application that ended meanwhile took its cgroup along, and with it the whole transaction.
+          if (attempt === ATTEMPTS || [...covered.paths, ...blocked.paths].every(cgroupExists)) throw error;
+        }
       }
     });
+  }
+
+  async #raise(request: VpnRequest, standing: Record<'covered' | 'blocked', Standing>): Promise<RaisedVpn> {
+    const undo = new UndoStack();
+    try {
+      const cgroups = { covered: standing.covered.cgroups, blocked: standing.blocked.cgroups };
+      const selections = this.#takeSelections(request, undo);
+      const sections = this.#sections.acquire(bucketsOf(request.owner, request.spec, this.#lastUid));
+      undo.push(() => void this.#sections.release(sections.priorities.keys()));
+      const plan = planVpn({ ...request, lastUid: this.#lastUid, selections, sections, cgroups });
+      const tun = await this.#apply(plan, request, undo);
+      const vpn = { plan, tun };
+      this.#raised.set(plan.slot, vpn);
+      undo.push(() => void this.#raised.delete(plan.slot));
+      await this.#settle(vpn, request, { covered: standing.covered.paths, blocked: standing.blocked.paths }, undo);
+      this.#live.set(tun.ifindex, tun.name);
+      return vpn;
+    } catch (error) {
+      const failed = await undo.unwind();
+      if (failed.length > 0 && error instanceof Error) error.cause ??= new AggregateError(failed, 'undo failed');
+      throw error;
+    }
   }
 
   /** Takes a VPN down. Whatever of it is gone already is skipped; the rest is removed even if one step fails. */
   async lower({ plan, tun }: RaisedVpn): Promise<void> {
     this.#live.delete(tun.ifindex);
     const undo = new UndoStack();
-    undo.push(() => this.#lane.run(() => this.#removeState(plan)));
+    undo.push(() => this.#lane.run(() => this.#removeState(plan, tun)));
     undo.push(() => this.#links.delete(tun));
     const [error] = await undo.unwind();
     if (error) throw error;
@@ -232,17 +259,18 @@ export class VpnHost {
     this.#resolver.close();
     this.#sysctls.close();
     this.#ender.close();
+    this.#connections.close();
     this.#netlink.close();
     this.#links.close();
   }
 
-  async #apply(plan: Plan, isBlocking: boolean, undo: UndoStack): Promise<Tun> {
+  async #apply(plan: Plan, request: VpnRequest, undo: UndoStack): Promise<Tun> {
     const isFirst = this.#raised.size === 0;
     const tun = openTun(plan.link.name);
     undo.push(() => this.#links.delete(tun));
     // The last close of a TUN waits for the kernel as long as a delete does: not on this thread.
     undo.push(async () => void (await libcAsync.close(tun.fd)));
-    setBlocking(tun.fd, isBlocking);
+    setBlocking(tun.fd, request.spec.isBlocking);
     this.#setIpv6(plan);
 
     // The firewall knows the vNIC by name: it is closed before a rule leads anything there.
@@ -252,9 +280,7 @@ export class VpnHost {
       undo.push(() => this.#refreshAfter(plan));
       await this.#neighbourhood.refresh(this.#policy, { vpn: true, rootVpn: plan.owner === 0 || this.#hasRootVpn() });
     }
-    const name = programName(this.#netnsInode, plan.slot);
-    undo.push(() => detachMarks(plan.cgroupMarks, name));
-    attachMarks(plan.cgroupMarks, name, this.#netnsCookie);
+    this.#marks.attach(plan, request, tun.ifindex, undo);
     const shared = isFirst ? [...planBase(this.#lastUid), ...planUdpServices(this.#policy.udpServices)] : [];
     const rules = [...shared, ...plan.sectionRules, ...plan.rules];
     await addObjects(this.#netlink, linkRequests(plan, tun), [...plan.routes, ...rules], tun.ifindex, undo);
@@ -272,6 +298,12 @@ export class VpnHost {
       [...this.#raised.values()].map(({ plan: { owner } }) => owner).filter((uid) => uid !== 0),
     );
     const beside = { usersWithOwnVpn, lan: this.#neighbourhood.lan };
+    if (request.spec.dnsAddresses.length > 0) {
+      // Queries that have been sent before would go on to where they went.
+      const unmarked = { value: 0, mask: SELECTION_FIELD };
+      const to = FAMILIES.flatMap((family) => [UDP, TCP].map((protocol) => ({ family, protocol, port: 53 })));
+      await this.#connections.batch(to.map((each) => deleteConnections({ mark: unmarked, to: each })));
+    }
     await this.#ender.endCovered(await coverageOf(plan, request, paths, beside));
     undo.push(() => this.#lockdown.hold(plan.owner));
     await this.#lockdown.release(plan.owner);
@@ -286,7 +318,7 @@ export class VpnHost {
     });
   }
 
-  async #removeState(plan: Plan): Promise<void> {
+  async #removeState(plan: Plan, tun: Tun): Promise<void> {
     this.#raised.delete(plan.slot);
     for (const selection of Object.values(plan.selections)) this.#selections.delete(selection);
     const undo = new UndoStack();
@@ -297,7 +329,8 @@ export class VpnHost {
         removeObjects(this.#netlink, [...planBase(this.#lastUid), ...planUdpServices(this.#policy.udpServices)]),
       );
     }
-    undo.push(() => detachMarks(plan.cgroupMarks, programName(this.#netnsInode, plan.slot)));
+    undo.push(() => this.#marks.detach(plan, tun.ifindex));
+    undo.push(() => this.#forgetConnections(plan));
     undo.push(() => this.#firewall.remove(plan));
     undo.push(() => removeObjects(this.#netlink, [...unused, ...plan.routes, ...plan.rules]));
     undo.push(() => this.#lockdown.hold(plan.owner));
@@ -306,6 +339,13 @@ export class VpnHost {
     if (plan.owner === 0) undo.push(() => this.#resolver.restore());
     const [error] = await undo.unwind();
     if (error) throw error;
+  }
+
+  /** Translated to servers that are out of reach now. */
+  async #forgetConnections({ selections }: Plan): Promise<void> {
+    if (selections.covered === undefined) return;
+    const mark = { value: selectionMark(selections.covered), mask: SELECTION_FIELD };
+    await this.#connections.batch([deleteConnections({ mark })]);
   }
 
   /** The last VPN, and root's, leave the surroundings as they were. */

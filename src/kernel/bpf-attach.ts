@@ -6,9 +6,9 @@
  */
 import { closeSync, constants, openSync, readdirSync } from 'node:fs';
 import { KernelError } from '../model/errors.js';
-import { ATTR_BYTES, bpf } from './bpf-syscall.js';
+import { Attributes, bpf } from './bpf-syscall.js';
 import { errnoName, lastError } from './errno.js';
-import { addressOf, errno } from './ffi.js';
+import { errno } from './ffi.js';
 
 const BPF_PROG_ATTACH = 8;
 const BPF_PROG_DETACH = 9;
@@ -32,11 +32,7 @@ export interface AttachedProgram {
 /** Attaches beside others' programs. Attaching the same one twice does nothing. */
 export function attachProgram(cgroupDir: string, program: number, attachType: number): void {
   withCgroup(cgroupDir, (cgroup) => {
-    const attr = Buffer.alloc(ATTR_BYTES);
-    attr.writeUInt32LE(cgroup, 0);
-    attr.writeUInt32LE(program, 4);
-    attr.writeUInt32LE(attachType, 8);
-    attr.writeUInt32LE(BPF_F_ALLOW_MULTI, 12);
+    const attr = { 0: cgroup, 4: program, 8: attachType, 12: BPF_F_ALLOW_MULTI };
     // EPERM with all capabilities: here or above sits somebody's program that was attached as the only one.
     if (bpf(BPF_PROG_ATTACH, attr) < 0) throw lastError('BPF_PROG_ATTACH', cgroupDir);
   });
@@ -112,11 +108,7 @@ export function sweepPrograms(root: string, namePredicate: (name: string) => boo
 
 /** Whether it was there. */
 function detach(cgroup: number, program: number, attachType: number, object: string): boolean {
-  const attr = Buffer.alloc(ATTR_BYTES);
-  attr.writeUInt32LE(cgroup, 0);
-  attr.writeUInt32LE(program, 4);
-  attr.writeUInt32LE(attachType, 8);
-  if (bpf(BPF_PROG_DETACH, attr) === 0) return true;
+  if (bpf(BPF_PROG_DETACH, { 0: cgroup, 4: program, 8: attachType }) === 0) return true;
   if (errnoName(errno()) !== 'ENOENT') throw lastError('BPF_PROG_DETACH', object);
   return false;
 }
@@ -128,34 +120,21 @@ function isGone(error: unknown): boolean {
 
 function query(cgroup: number, object: string, attachType: number): { ids: number[]; flags: number } {
   const ids = Buffer.alloc(BPF_CGROUP_MAX_PROGS * 4);
-  const attr = Buffer.alloc(ATTR_BYTES);
-  attr.writeUInt32LE(cgroup, 0);
-  attr.writeUInt32LE(attachType, 4);
-  attr.writeBigUInt64LE(addressOf(ids), 16);
-  attr.writeUInt32LE(BPF_CGROUP_MAX_PROGS, 24);
-  if (bpf(BPF_PROG_QUERY, attr) < 0) throw lastError('BPF_PROG_QUERY', object);
-  return {
-    ids: Array.from({ length: attr.readUInt32LE(24) }, (_, i) => ids.readUInt32LE(i * 4)),
-    flags: attr.readUInt32LE(12),
-  };
+  const attr = new Attributes({ 0: cgroup, 4: attachType, 16: ids, 24: BPF_CGROUP_MAX_PROGS });
+  if (attr.call(BPF_PROG_QUERY) < 0) throw lastError('BPF_PROG_QUERY', object);
+  return { ids: Array.from({ length: attr.u32(24) }, (_, i) => ids.readUInt32LE(i * 4)), flags: attr.u32(12) };
 }
 
 function nameOf(program: number, id: number): string {
-  const info = Buffer.alloc(ATTR_BYTES);
-  const attr = Buffer.alloc(ATTR_BYTES);
-  attr.writeUInt32LE(program, 0);
-  attr.writeUInt32LE(info.length, 4);
-  attr.writeBigUInt64LE(addressOf(info), 8);
-  if (bpf(BPF_OBJ_GET_INFO_BY_FD, attr) < 0) throw lastError('BPF_OBJ_GET_INFO_BY_FD', `program ${id}`);
+  const info = Buffer.alloc(INFO_NAME + 16);
+  if (bpf(BPF_OBJ_GET_INFO_BY_FD, { 0: program, 4: info.length, 8: info }) < 0) throw lastError('BPF_OBJ_GET_INFO_BY_FD', `program ${id}`);
   const name = info.toString('latin1', INFO_NAME, INFO_NAME + 16);
   return name.slice(0, name.indexOf('\0'));
 }
 
 /** Calls `use` with a descriptor of the program, unless it is gone. */
 function withProgram(id: number, use: (fd: number) => void): void {
-  const attr = Buffer.alloc(ATTR_BYTES);
-  attr.writeUInt32LE(id, 0);
-  const fd = bpf(BPF_PROG_GET_FD_BY_ID, attr);
+  const fd = bpf(BPF_PROG_GET_FD_BY_ID, { 0: id });
   if (fd < 0) {
     const error = errnoName(errno());
     if (error === 'ENOENT') return;

@@ -18,14 +18,60 @@ const BPF_F_NO_PREALLOC = 1;
 /** struct bpf_func_info: where a function starts, its type. */
 const FUNC_INFO_BYTES = 8;
 /** The kernel takes a longer union than it knows when the rest is zero. */
-export const ATTR_BYTES = 128;
+const ATTR_BYTES = 128;
 
 export const PROGRAM_TYPE = { cgroupSkb: 8, cgroupSock: 9 } as const;
 
-export function bpf(command: number, attr: Buffer): number {
-  const number = NR_BPF[process.arch];
-  if (number === undefined) throw new KernelError('bpf', `on ${process.arch}`, 'ENOSYS');
-  return libc.syscallBytes(number, command, attr, attr.length);
+/**
+ * union bpf_attr: numbers of 32 bits, texts in place, and buffers that the kernel is pointed to, by offset. Those go into one
+ * block with it for the call and come back after: a buffer of which only the address is in use may be collected any time.
+ */
+export class Attributes {
+  readonly #fields: Readonly<Record<number, number | string | Buffer>>;
+  #after = Buffer.alloc(ATTR_BYTES);
+
+  constructor(fields: Readonly<Record<number, number | string | Buffer>>) {
+    this.#fields = fields;
+  }
+
+  /** What the kernel has left there. */
+  u32(offset: number): number {
+    return this.#after.readUInt32LE(offset);
+  }
+
+  /** Calls bpf(2). */
+  call(command: number): number {
+    const number = NR_BPF[process.arch];
+    if (number === undefined) throw new KernelError('bpf', `on ${process.arch}`, 'ENOSYS');
+    const buffers = Object.values(this.#fields).filter((field) => Buffer.isBuffer(field));
+    const block = Buffer.alloc(buffers.reduce((total, { length }) => total + aligned(length), ATTR_BYTES));
+    const copies: { buffer: Buffer; at: number }[] = [];
+    let end = ATTR_BYTES;
+    for (const [key, field] of Object.entries(this.#fields)) {
+      const offset = Number(key);
+      if (typeof field === 'number') block.writeUInt32LE(field, offset);
+      else if (typeof field === 'string') block.write(field, offset, 'latin1');
+      else {
+        field.copy(block, end);
+        block.writeBigUInt64LE(addressOf(block) + BigInt(end), offset);
+        copies.push({ buffer: field, at: end });
+        end += aligned(field.length);
+      }
+    }
+    const result = libc.syscallBytes(number, command, block, ATTR_BYTES);
+    for (const { buffer, at } of copies) block.copy(buffer, 0, at, at + buffer.length);
+    this.#after = block;
+    return result;
+  }
+}
+
+function aligned(bytes: number): number {
+  return Math.ceil(bytes / 8) * 8;
+}
+
+/** bpf(2) with nothing to read back. */
+export function bpf(command: number, fields: Readonly<Record<number, number | string | Buffer>>): number {
+  return new Attributes(fields).call(command);
 }
 
 export interface ProgramSpec {
@@ -54,36 +100,21 @@ export function loadProgram(spec: ProgramSpec): number {
 }
 
 function load({ name, type, attachType, instructions, functions = [] }: ProgramSpec, types?: number): number {
-  // One buffer, large enough to stay where it is, for all that the kernel is pointed to.
   const info = Buffer.alloc(functions.length * FUNC_INFO_BYTES);
   functions.forEach(({ at }, index) => {
     info.writeUInt32LE(at, index * FUNC_INFO_BYTES);
     info.writeUInt32LE(typeOfFunction(index), index * FUNC_INFO_BYTES + 4);
   });
-  const memory = Buffer.concat([instructions, info, Buffer.from('GPL\0'), Buffer.alloc(4096)]);
-  const start = addressOf(memory);
-  const attr = Buffer.alloc(ATTR_BYTES);
-  attr.writeUInt32LE(type, 0);
-  attr.writeUInt32LE(instructions.length / 8, 4);
-  attr.writeBigUInt64LE(start, 8);
-  attr.writeBigUInt64LE(start + BigInt(instructions.length + info.length), 16);
-  attr.write(name, 48);
-  attr.writeUInt32LE(attachType, 68);
-  if (types !== undefined) {
-    attr.writeUInt32LE(types, 72);
-    attr.writeUInt32LE(FUNC_INFO_BYTES, 76);
-    attr.writeBigUInt64LE(start + BigInt(instructions.length), 80);
-    attr.writeUInt32LE(functions.length, 88);
-  }
+  const attr = {
+    ...{ 0: type, 4: instructions.length / 8, 8: instructions, 16: Buffer.from('GPL\0'), 48: name, 68: attachType },
+    ...(types !== undefined && { 72: types, 76: FUNC_INFO_BYTES, 80: info, 88: functions.length }),
+  };
   const fd = bpf(BPF_PROG_LOAD, attr);
   if (fd >= 0) return fd;
   const error = errnoName(errno());
   // A second time for the verifier's words; the first went without, which is faster.
   const log = Buffer.alloc(65536);
-  attr.writeUInt32LE(1, 24);
-  attr.writeUInt32LE(log.length, 28);
-  attr.writeBigUInt64LE(addressOf(log), 32);
-  const second = bpf(BPF_PROG_LOAD, attr);
+  const second = bpf(BPF_PROG_LOAD, { ...attr, 24: 1, 28: log.length, 32: log });
   if (second >= 0) return second;
   const lines = log.toString('utf8', 0, log.indexOf(0)).split('\n');
   // The reason is the last line, but for the statistics behind it.
@@ -93,11 +124,7 @@ function load({ name, type, attachType, instructions, functions = [] }: ProgramS
 
 function loadTypes(functions: readonly BpfFunction[], object: string): number {
   const types = functionTypes(functions);
-  const memory = Buffer.concat([types, Buffer.alloc(4096)]);
-  const attr = Buffer.alloc(ATTR_BYTES);
-  attr.writeBigUInt64LE(addressOf(memory), 0);
-  attr.writeUInt32LE(types.length, 16);
-  const fd = bpf(BPF_BTF_LOAD, attr);
+  const fd = bpf(BPF_BTF_LOAD, { 0: types, 16: types.length });
   if (fd < 0) throw lastError('BPF_BTF_LOAD', object);
   return fd;
 }
@@ -111,42 +138,24 @@ export class HashMap {
   readonly #name: string;
 
   constructor(name: string, keyBytes: number, valueBytes: number, maxEntries: number) {
-    const attr = Buffer.alloc(ATTR_BYTES);
-    attr.writeUInt32LE(BPF_MAP_TYPE_HASH, 0);
-    attr.writeUInt32LE(keyBytes, 4);
-    attr.writeUInt32LE(valueBytes, 8);
-    attr.writeUInt32LE(maxEntries, 12);
-    attr.writeUInt32LE(BPF_F_NO_PREALLOC, 16);
-    attr.write(name, 28);
     this.#name = name;
-    this.fd = bpf(BPF_MAP_CREATE, attr);
+    const fields = { 0: BPF_MAP_TYPE_HASH, 4: keyBytes, 8: valueBytes, 12: maxEntries, 16: BPF_F_NO_PREALLOC, 28: name };
+    this.fd = bpf(BPF_MAP_CREATE, fields);
     if (this.fd < 0) throw lastError('BPF_MAP_CREATE', name);
   }
 
   /** Adds or replaces. Throws KernelError; E2BIG when the map is full. */
   set(key: Buffer, value: Buffer): void {
-    if (this.#element(BPF_MAP_UPDATE_ELEM, key, value) < 0) throw lastError('BPF_MAP_UPDATE_ELEM', this.#name);
+    if (bpf(BPF_MAP_UPDATE_ELEM, { 0: this.fd, 8: key, 16: value }) < 0) throw lastError('BPF_MAP_UPDATE_ELEM', this.#name);
   }
 
   /** One that is not there is no error. */
   delete(key: Buffer): void {
-    if (this.#element(BPF_MAP_DELETE_ELEM, key) === 0 || errnoName(errno()) === 'ENOENT') return;
+    if (bpf(BPF_MAP_DELETE_ELEM, { 0: this.fd, 8: key }) === 0 || errnoName(errno()) === 'ENOENT') return;
     throw lastError('BPF_MAP_DELETE_ELEM', this.#name);
   }
 
   close(): void {
     closeSync(this.fd);
-  }
-
-  #element(command: number, key: Buffer, value?: Buffer): number {
-    // Large enough that V8 does not move it while its address is in use.
-    const memory = Buffer.alloc(4096);
-    key.copy(memory);
-    value?.copy(memory, 2048);
-    const attr = Buffer.alloc(ATTR_BYTES);
-    attr.writeUInt32LE(this.fd, 0);
-    attr.writeBigUInt64LE(addressOf(memory), 8);
-    if (value) attr.writeBigUInt64LE(addressOf(memory) + 2048n, 16);
-    return bpf(command, attr);
   }
 }

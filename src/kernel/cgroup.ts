@@ -230,6 +230,14 @@ function attempt(call: string, object: string, work: () => void): void {
   }
 }
 
+export function cgroupExists(path: string): boolean {
+  try {
+    return isCgroupPath(path) && resolveCgroup(path) !== '';
+  } catch {
+    return false;
+  }
+}
+
 function isCgroup2(directory: string): boolean {
   try {
     return statfsSync(directory).type === CGROUP2_SUPER_MAGIC;

@@ -11,7 +11,7 @@ import { slotNumbers } from '../host/numbers.js';
 import { protectSocket } from '../host/protect.js';
 import type { Method, Methods, ServiceStatus, VpnStatus } from '../ipc/methods.js';
 import { PROTOCOL_VERSION } from '../ipc/methods.js';
-import { isCgroupPath, resolveCgroup } from '../kernel/cgroup.js';
+import { cgroupExists } from '../kernel/cgroup.js';
 import { libc } from '../kernel/ffi.js';
 import { peerCredentials } from '../kernel/peer.js';
 import { AF_UNIX, SOCK_STREAM, socketDomain, socketType } from '../kernel/socket-options.js';
@@ -169,14 +169,6 @@ function endWith({ registry, log }: ServiceContext, { vpn }: Session): void {
   registry
     .inOrder(vpn.owner, () => registry.lower(vpn.owner, 'process ended', vpn))
     .catch((error: Error) => log('error', 'vpn-down-failed', { uid: vpn.owner, error: error.message }));
-}
-
-function cgroupExists(path: string): boolean {
-  try {
-    return isCgroupPath(path) && resolveCgroup(path) !== '';
-  } catch {
-    return false;
-  }
 }
 
 function statusFor(uid: number, vpns: readonly LiveVpn[]): ServiceStatus {

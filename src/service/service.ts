@@ -6,6 +6,7 @@ import { VpnHost } from '../host/vpn-host.js';
 import type { DownReason } from '../ipc/methods.js';
 import { libc } from '../kernel/ffi.js';
 import { Events } from './events.js';
+import { sweepLaunches } from './launch.js';
 import { listenOn, lockNamespace, removeSocketFile, type SocketFile, socketFile } from './listen.js';
 import type { Log } from './log.js';
 import { names } from './names.js';
@@ -56,6 +57,7 @@ export class Service {
       });
       const swept = await host.sweep(policy);
       if (Object.values(swept).some((count) => count > 0)) settings.log('warning', 'swept', { ...swept });
+      await sweepLaunches(settings.log);
       for (const what of await host.collisions()) settings.log('warning', 'collision', { what });
       return new Service(settings, policy, { host, events }, { listenFd, file, lockFd });
     } catch (error) {

@@ -22,7 +22,8 @@ async function openresolvLab(t: TestContext): Promise<ResolverLab | undefined> {
 }
 
 /** The interfaces that have given openresolv something. */
-const records = async ({ app }: ResolverLab) => (await app.run('resolvconf', ['-i'])).stdout.trim().split(' ').sort();
+const records = async ({ app }: ResolverLab) =>
+  (await app.run('sh', ['-c', 'ls /run/resolvconf/interfaces'])).stdout.trim().split('\n');
 
 test('openresolv: the VPN’s servers and domains instead of the machine’s, and the file as before afterwards', {
   timeout: 120_000,
@@ -114,7 +115,7 @@ test('openresolv: a service that was killed leaves one record, which the next ta
   assert.deepEqual(await records(lab), ['eth0']);
 });
 
-test('a resolvconf that others than root could have put there is not run: the file itself is written', {
+test('a resolvconf that is none, or that others than root could have put there, is not run: the file itself is written', {
   timeout: 120_000,
 }, async (t) => {
   const lab = await openresolvLab(t);
@@ -124,6 +125,9 @@ test('a resolvconf that others than root could have put there is not run: the fi
     ['chmod o+w /usr/sbin/resolvconf', 'chmod o-w /usr/sbin/resolvconf'],
     ['chown 2001 /usr/sbin/resolvconf', 'chown 0 /usr/sbin/resolvconf'],
     ['chmod g+w /usr/sbin', 'chmod g-w /usr/sbin'],
+    ['chmod -x /usr/sbin/resolvconf', 'chmod +x /usr/sbin/resolvconf'],
+    // resolvectl(1) takes that name too, and would ask systemd-resolved.
+    ['cd /usr/sbin; mv resolvconf resolvectl; ln -s resolvectl resolvconf', 'cd /usr/sbin; mv resolvectl resolvconf'],
   ] as const) {
     await lab.app.run('sh', ['-c', spoil]);
     await resolver.apply(lab.request());

@@ -6,6 +6,7 @@
  */
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
+import { MAX_DNS_ADDRESSES, MAX_SEARCH_DOMAINS } from '../../src/model/limits.js';
 import type { LabProcess } from './lib/process.js';
 import { logged, MACHINE, type ResolverLab, resolverLab, startResolver, VPN } from './lib/resolver-lab.js';
 import { installResolved, requireResolvers, resolvectl, startBus, startResolved } from './lib/resolvers.js';
@@ -26,10 +27,13 @@ async function resolvedLab(t: TestContext): Promise<ResolvedLab | undefined> {
   return { ...lab, bus, resolved };
 }
 
-/** What resolved says of the link: `Link 2 (vpn-tun0): VALUE`. */
+/** What resolved says of the link: `Link 2 (vpn-tun0): VALUE`, folded to the terminal's width. */
 async function linkHas({ app }: ResolverLab, what: 'dns' | 'domain' | 'default-route'): Promise<string> {
   const line = await resolvectl(app, what, 'vpn-tun0');
-  return line.slice(line.indexOf('):') + 2).trim();
+  return line
+    .slice(line.indexOf('):') + 2)
+    .trim()
+    .replace(/\s+/g, ' ');
 }
 
 const STUB = /^nameserver 127\.0\.0\.53$/m;
@@ -87,6 +91,17 @@ test('systemd-resolved: a VPN that is not for every name answers for its domains
     vpn: [`intranet.corp.example @${VPN.server}`],
     machine: [`www.example.net @${MACHINE.server}`],
   });
+});
+
+test('systemd-resolved: takes as many servers and domains as a VPN may have', { timeout: 120_000 }, async (t) => {
+  const lab = await resolvedLab(t);
+  if (!lab) return;
+  const resolver = await startResolver(lab.app);
+  const servers = Array.from({ length: MAX_DNS_ADDRESSES }, (_, index) => `10.9.0.${index + 20}`);
+  const searchDomains = Array.from({ length: MAX_SEARCH_DOMAINS }, (_, index) => `department-${index}.example`);
+  await resolver.apply(lab.request({ servers, searchDomains }));
+  assert.deepEqual((await linkHas(lab, 'dns')).split(' '), servers);
+  assert.deepEqual((await linkHas(lab, 'domain')).split(' ').sort(), [...searchDomains, '~.'].sort());
 });
 
 test('systemd-resolved: a server that refuses is followed by the next', { timeout: 120_000 }, async (t) => {

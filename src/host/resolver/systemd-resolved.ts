@@ -27,11 +27,11 @@ const GONE = new Set([
 
 export class SystemdResolved implements BackEnd {
   readonly kind = 'systemd-resolved';
-  readonly #bus: () => SystemBus | undefined;
+  readonly #bus: () => Pick<SystemBus, 'call'> | undefined;
   #ifindex: number | undefined;
 
   /** `bus`: the connection that there is at the moment. */
-  constructor(bus: () => SystemBus | undefined) {
+  constructor(bus: () => Pick<SystemBus, 'call'> | undefined) {
     this.#bus = bus;
   }
 

@@ -28,6 +28,10 @@ const VOLATILE = new Set([
   'cache',
   'users',
   'age',
+  'gc_timer',
+  'hello_timer',
+  'tcn_timer',
+  'topology_change_timer',
   'handle',
 ]);
 
