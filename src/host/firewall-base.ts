@@ -15,7 +15,14 @@ const WITHOUT_BEGINNING = '{ udp, udplite, icmp, ipv6-icmp, sctp }';
 const DNS = 'meta l4proto { tcp, udp } th dport 53';
 
 /** Chains and maps that VPNs fill. `ROOT_CHAINS` are empty until root has a VPN. */
-export const ROOT_CHAINS = ['root_arrive', 'root_send', 'root_dns', 'root_outside', 'forward_dns'] as const;
+export const ROOT_CHAINS = [
+  'root_arrive',
+  'root_send',
+  'root_dns',
+  'root_outside',
+  'forward_dns',
+  'forward_refused',
+] as const;
 
 export interface FirewallOptions {
   /**
@@ -100,6 +107,9 @@ function arriving(takesNew: boolean): string[] {
     addRule(INET, 'tracked', CAME_IN),
     addChain(INET, 'forwarded', 'type filter hook forward priority filter'),
     addRule(INET, 'forwarded', BYPASSES),
+    // What a container asked for through the tunnel, on its way to the link that the container is on.
+    addRule(INET, 'forwarded', `iifname "vpn-tun*" ${CAME_IN}`),
+    addRule(INET, 'forwarded', 'jump forward_refused'),
     addRule(INET, 'forwarded', 'goto forward_blocked'),
   ];
 }

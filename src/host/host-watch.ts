@@ -29,7 +29,7 @@ import { readEvent } from '../kernel/rtnetlink-events.js';
 import { KernelError } from '../model/errors.js';
 import { Debounce } from './debounce.js';
 import { LinkTracker } from './link-tracker.js';
-import { isOurPriority, isOurTable, LAN_TABLE, NFT_TABLE } from './numbers.js';
+import { isOurPriority, isOurTable, NFT_TABLE } from './numbers.js';
 
 /** rtm_table of every table above 255. */
 const RT_TABLE_COMPAT = 252;
@@ -146,12 +146,9 @@ export class HostWatch {
   }
 
   #onRoute({ table, ifindex }: { table: number; ifindex: number | undefined }, portId: number): void {
-    if (!isOurTable(table)) return;
-    if (portId === KERNEL) {
-      // A link went down and took its routes along.
-      if (table === LAN_TABLE) return this.#links.touch();
-      if (ifindex !== undefined && this.#settings.liveLink(ifindex) === undefined) return;
-    }
+    // A vNIC of ours that ends, or a link of the LAN table that went down: they take their routes along.
+    const isConsequence = portId === KERNEL && ifindex !== undefined && this.#settings.liveLink(ifindex) === undefined;
+    if (!isOurTable(table) || isConsequence) return;
     this.#add({ kind: 'route', what: `routes of table ${table}` });
   }
 

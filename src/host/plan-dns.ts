@@ -17,12 +17,10 @@ export function planDns(input: PlanInput): DnsPlan {
   const mark = selectionMark(selections.covered ?? 0);
   const covered = hex(mark);
   const [chain, cover, to] = [`dns_${slot}`, `dns_cover_${slot}`, `dns_to_${slot}`];
+  const unserved = FAMILIES.filter((family) => servers(spec, family).length === 0);
   const rules: [string, string][] = [
     ...membership(input, cover, covered).map((text): [string, string] => [chain, text]),
-    ...FAMILIES.filter((family) => servers(spec, family).length === 0).map((family): [string, string] => [
-      cover,
-      `meta nfproto ${family === IPV6 ? 'ipv6' : 'ipv4'} goto refuse`,
-    ]),
+    ...unserved.map((family): [string, string] => [cover, `meta nfproto ${protocolName(family)} goto refuse`]),
     [cover, setField('meta', mark)],
     // The other bit of the field says which way the connection began, and stays.
     [cover, `ct mark set ct mark & ${hex(0x80ffffff | mark)} | ${covered}`],
@@ -41,6 +39,11 @@ export function planDns(input: PlanInput): DnsPlan {
         [INET, 'forward_dns', 'meta mark & 0x80000000 == 0x80000000 return'],
         [INET, 'forward_dns', 'iifname { "lo", "vpn-tun*" } return'],
         [INET, 'forward_dns', `fib daddr type != local goto ${to}`],
+        ...unserved.map((family): DnsPlan['rootRules'][number] => [
+          INET,
+          'forward_refused',
+          `meta nfproto ${protocolName(family)} meta l4proto { tcp, udp } th dport 53 goto refuse`,
+        ]),
       );
     }
   } else elements.push({ set: `${INET} dns_user`, key: String(owner), verdict: `goto ${chain}` });
@@ -73,6 +76,10 @@ function servers(spec: VpnSpec, family: Family): string[] {
   return spec.dnsAddresses.filter((server) => server.family === family).map((server) => server.address);
 }
 
+function protocolName(family: Family): string {
+  return family === IPV6 ? 'ipv6' : 'ipv4';
+}
+
 /** Connections take the servers in turn. */
 function redirection(family: Family, spec: VpnSpec): string[] {
   const addresses = servers(spec, family);
@@ -82,6 +89,6 @@ function redirection(family: Family, spec: VpnSpec): string[] {
     addresses.length === 1
       ? addresses[0]
       : `numgen inc mod ${addresses.length} map { ${addresses.map((address, index) => `${index} : ${address}`).join(', ')} }`;
-  const query = `meta nfproto ${family === IPV6 ? 'ipv6' : 'ipv4'} meta l4proto { tcp, udp } th dport 53`;
+  const query = `meta nfproto ${protocolName(family)} meta l4proto { tcp, udp } th dport 53`;
   return [`${ip} daddr { ${addresses.join(', ')} } return`, `${query} dnat ${ip} to ${choice}`];
 }

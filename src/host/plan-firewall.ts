@@ -305,9 +305,8 @@ function addSource(plan: FirewallPlan, { slot, owner, spec, trusted }: PlanInput
   ];
   const rules = kinds.flatMap((kind) =>
     FAMILIES.flatMap((family) => {
-      const [address] = own[family];
       const others = `${ip(family)} saddr != { ${own[family].join(', ')} }`;
-      return address === undefined ? [] : [`${kind}${others} snat ${ip(family)} to ${address}`];
+      return own[family].length === 0 ? [] : [`${kind}${others} masquerade`];
     }),
   );
   if (rules.length === 0) return;

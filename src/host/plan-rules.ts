@@ -164,6 +164,15 @@ function rootSelectors(family: Family, input: PlanInput, numbers: SlotNumbers, s
   if (trusted.length === 0) {
     const target = shape.kind === 'refused' ? numbers.ladder + STEP.lan : numbers.ladder;
     rules.push({ kind: 'rule', family, action: 'goto', priority: PRIORITY.forwarded, target });
+    // Answers to them, once their address is theirs again: to whatever link that is on, not into the vNIC once more.
+    rules.push({
+      kind: 'rule',
+      family,
+      action: 'goto',
+      priority: PRIORITY.fromLink,
+      target: PRIORITY.end,
+      iif: numbers.link,
+    });
   }
   return rules;
 }

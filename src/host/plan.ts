@@ -67,6 +67,7 @@ export interface Plan {
   sectionRules: readonly Operation[];
   rules: Operation[];
   firewall: FirewallPlan;
+  hasDns: boolean;
   shapes: Shapes;
   cgroupMarks: CgroupMark[];
   applicationMarks: ApplicationMark[];
@@ -113,6 +114,7 @@ export function planVpn(input: PlanInput): Plan {
     sectionRules: input.sections.fresh,
     rules,
     firewall: planFirewall(input, numbers, shapes),
+    hasDns: hasDns(spec),
     shapes,
     ...marks(input),
     buckets: [...input.sections.priorities.keys()],

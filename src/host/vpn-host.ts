@@ -6,21 +6,18 @@
  * of the connections from before. Lowering: the vNIC first (covered traffic now meets `unreachable`), then the sockets that
  * have its addresses, then the rules that lead there, and the firewall last.
  */
-import { closeSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { closeSync, statSync } from 'node:fs';
 import { cgroupExists } from '../kernel/cgroup.js';
-import { deleteConnections } from '../kernel/conntrack.js';
 import type { Epoll } from '../kernel/epoll.js';
-import { libcAsync } from '../kernel/ffi.js';
 import { Lane } from '../kernel/lane.js';
 import { NetlinkSocket } from '../kernel/netlink-socket.js';
 import { Nftables } from '../kernel/nftables.js';
-import { configureLink, setLinkUp } from '../kernel/rtnetlink.js';
 import { netnsCookie } from '../kernel/socket-options.js';
-import { openTun, setBlocking, type Tun } from '../kernel/tun.js';
+import type { Tun } from '../kernel/tun.js';
 import { unixSocket } from '../kernel/unix-socket.js';
 import type { LeakException } from '../model/leak-exception.js';
-import { FAMILIES } from '../model/vpn-types.js';
 import { findCollisions } from './collisions.js';
+import { Connections } from './connections.js';
 import { exceptionsOfLockdown, exceptionsOfVpn } from './exceptions.js';
 import { Firewall } from './firewall.js';
 import { DEFAULT_HOST_POLICY, type HostPolicy } from './host-policy.js';
@@ -30,8 +27,7 @@ import { LinkDeleter } from './link-deleter.js';
 import { readLinkFacts } from './links.js';
 import { Lockdown } from './lockdown.js';
 import { Neighbourhood } from './neighbourhood.js';
-import { LAST_UID, LINK_GROUP, programPrefix, SELECTION_FIELD, selectionMark } from './numbers.js';
-import { additions } from './operation.js';
+import { programPrefix } from './numbers.js';
 import {
   type Plan,
   type PlanInput,
@@ -47,13 +43,14 @@ import { Resolver } from './resolver/resolver.js';
 import { Restorer } from './restorer.js';
 import { bucketsOf, Sections } from './sections.js';
 import { Selections } from './selections.js';
-import { SocketEnder } from './socket-ender.js';
 import { SocketMarks } from './socket-marks.js';
 import { type Standing, standingCgroups } from './standing-cgroups.js';
 import { type Swept, sweep } from './sweep.js';
 import { Sysctls } from './sysctl.js';
 import { SysctlRecord } from './sysctl-record.js';
 import { UndoStack } from './undo.js';
+import { lastMappedUid } from './user-namespace.js';
+import { makeVnic, vnicRequests } from './vnic.js';
 
 /** A VPN that stands. `fd` is the service's copy of the TUN, to be handed over and closed. */
 export interface RaisedVpn {
@@ -65,9 +62,6 @@ export type VpnRequest = Omit<PlanInput, 'selections' | 'sections' | 'lastUid' |
 
 /** Of setUp, while applications come and go. */
 const ATTEMPTS = 5;
-/** IP protocol numbers. */
-const TCP = 6;
-const UDP = 17;
 
 export interface HostSettings {
   /** For what has to be given back and could not be told by its tags. */
@@ -82,7 +76,6 @@ export class VpnHost {
   readonly #links = new LinkDeleter();
   readonly #netlink = new NetlinkSocket(() => !this.#links.isRunning);
   readonly #lane = new Lane();
-  readonly #ender = new SocketEnder();
   readonly #marks: SocketMarks;
   readonly #firewall: Firewall;
   readonly #raised = new Map<number, RaisedVpn>();
@@ -91,7 +84,7 @@ export class VpnHost {
   readonly #selections = new Selections();
   readonly #sections = new Sections();
   readonly #lastUid = lastMappedUid();
-  readonly #connections = new NetlinkSocket(undefined, 'NETLINK_NETFILTER');
+  readonly #connections = new Connections();
   readonly #lockdown = new Lockdown(this.#netlink, () => this.#nftables(), this.#lastUid);
   readonly #sysctls: Sysctls;
   readonly #neighbourhood: Neighbourhood;
@@ -141,7 +134,7 @@ export class VpnHost {
    */
   raise(request: VpnRequest): Promise<RaisedVpn> {
     return this.#lane.run(async () => {
-      await this.#ender.require();
+      await this.#connections.require();
       this.#marks.require(request);
       for (let attempt = 1; ; attempt++) {
         const covered = await standingCgroups(request.trusted);
@@ -258,7 +251,6 @@ export class VpnHost {
     this.#restorer.close();
     this.#resolver.close();
     this.#sysctls.close();
-    this.#ender.close();
     this.#connections.close();
     this.#netlink.close();
     this.#links.close();
@@ -266,16 +258,10 @@ export class VpnHost {
 
   async #apply(plan: Plan, request: VpnRequest, undo: UndoStack): Promise<Tun> {
     const isFirst = this.#raised.size === 0;
-    const tun = openTun(plan.link.name);
-    undo.push(() => this.#links.delete(tun));
-    // The last close of a TUN waits for the kernel as long as a delete does: not on this thread.
-    undo.push(async () => void (await libcAsync.close(tun.fd)));
-    setBlocking(tun.fd, request.spec.isBlocking);
-    this.#setIpv6(plan);
-
+    const tun = makeVnic(plan, request.spec.isBlocking, this.#links, undo);
     // The firewall knows the vNIC by name: it is closed before a rule leads anything there.
     undo.push(() => this.#firewall.remove(plan));
-    await this.#firewall.add(plan, this.#firewall.isUp ? [] : await this.#ender.inbound());
+    await this.#firewall.add(plan, this.#firewall.isUp ? [] : await this.#connections.inbound());
     if (isFirst || plan.owner === 0) {
       undo.push(() => this.#refreshAfter(plan));
       await this.#neighbourhood.refresh(this.#policy, { vpn: true, rootVpn: plan.owner === 0 || this.#hasRootVpn() });
@@ -283,7 +269,7 @@ export class VpnHost {
     this.#marks.attach(plan, request, tun.ifindex, undo);
     const shared = isFirst ? [...planBase(this.#lastUid), ...planUdpServices(this.#policy.udpServices)] : [];
     const rules = [...shared, ...plan.sectionRules, ...plan.rules];
-    await addObjects(this.#netlink, linkRequests(plan, tun), [...plan.routes, ...rules], tun.ifindex, undo);
+    await addObjects(this.#netlink, vnicRequests(plan, tun), [...plan.routes, ...rules], tun.ifindex, undo);
     return tun;
   }
 
@@ -298,13 +284,7 @@ export class VpnHost {
       [...this.#raised.values()].map(({ plan: { owner } }) => owner).filter((uid) => uid !== 0),
     );
     const beside = { usersWithOwnVpn, lan: this.#neighbourhood.lan };
-    if (request.spec.dnsAddresses.length > 0) {
-      // Queries that have been sent before would go on to where they went.
-      const unmarked = { value: 0, mask: SELECTION_FIELD };
-      const to = FAMILIES.flatMap((family) => [UDP, TCP].map((protocol) => ({ family, protocol, port: 53 })));
-      await this.#connections.batch(to.map((each) => deleteConnections({ mark: unmarked, to: each })));
-    }
-    await this.#ender.endCovered(await coverageOf(plan, request, paths, beside));
+    await this.#connections.begin(plan, await coverageOf(plan, request, paths, beside));
     undo.push(() => this.#lockdown.hold(plan.owner));
     await this.#lockdown.release(plan.owner);
     const { dnsAddresses, searchDomains, trustedApplications } = request.spec;
@@ -314,7 +294,8 @@ export class VpnHost {
       link: { name: tun.name, ifindex: tun.ifindex },
       servers: dnsAddresses.map(({ address }) => address),
       searchDomains,
-      exclusive: Object.values(plan.shapes).some(({ kind }) => kind === 'everything'),
+      // The firewall redirects every query to these servers, so they answer for every name.
+      exclusive: dnsAddresses.length > 0,
     });
   }
 
@@ -330,22 +311,14 @@ export class VpnHost {
       );
     }
     undo.push(() => this.#marks.detach(plan, tun.ifindex));
-    undo.push(() => this.#forgetConnections(plan));
+    undo.push(() => this.#connections.forget(plan));
     undo.push(() => this.#firewall.remove(plan));
     undo.push(() => removeObjects(this.#netlink, [...unused, ...plan.routes, ...plan.rules]));
     undo.push(() => this.#lockdown.hold(plan.owner));
-    const addresses = plan.addresses.flatMap((operation) => (operation.kind === 'address' ? [operation.address] : []));
-    undo.push(async () => void (await this.#ender.endFrom(new Set(addresses))));
+    undo.push(() => this.#connections.end(plan));
     if (plan.owner === 0) undo.push(() => this.#resolver.restore());
     const [error] = await undo.unwind();
     if (error) throw error;
-  }
-
-  /** Translated to servers that are out of reach now. */
-  async #forgetConnections({ selections }: Plan): Promise<void> {
-    if (selections.covered === undefined) return;
-    const mark = { value: selectionMark(selections.covered), mask: SELECTION_FIELD };
-    await this.#connections.batch([deleteConnections({ mark })]);
   }
 
   /** The last VPN, and root's, leave the surroundings as they were. */
@@ -366,7 +339,7 @@ export class VpnHost {
   #restore(): Promise<boolean> {
     return this.#lane.run(async () => {
       if (this.#raised.size > 0) {
-        await this.#firewall.restore(await this.#ender.inbound());
+        await this.#firewall.restore(await this.#connections.inbound());
         const shared = [
           ...planBase(this.#lastUid),
           ...planUdpServices(this.#policy.udpServices),
@@ -374,7 +347,7 @@ export class VpnHost {
         ];
         for (const { plan, tun } of this.#raised.values()) {
           // A vNIC that somebody deleted does not come back: its descriptor is dead. What is left keeps it closed.
-          await this.#netlink.batch(linkRequests(plan, tun));
+          await this.#netlink.batch(vnicRequests(plan, tun));
           await restoreObjects(this.#netlink, plan.routes, tun.ifindex);
         }
         await restoreObjects(this.#netlink, shared, 0);
@@ -391,19 +364,6 @@ export class VpnHost {
     this.#settings.log('error', 'refresh-failed', { what, error: String(error) });
   }
 
-  /** A link in this state was made a moment ago, by us, in our namespace: the path is ours. */
-  #setIpv6({ link }: Plan): void {
-    const path = `/proc/sys/net/ipv6/conf/${link.name}`;
-    try {
-      writeFileSync(`${path}/disable_ipv6`, link.ipv6 ? '0' : '1');
-      // A router advertisement from the tunnel must not configure this host.
-      writeFileSync(`${path}/accept_ra`, '0');
-    } catch (error) {
-      // A kernel without IPv6 has nothing to switch off.
-      if ((error as NodeJS.ErrnoException).code !== 'ENOENT' || link.ipv6) throw error;
-    }
-  }
-
   #takeSelections(request: VpnRequest, undo: UndoStack): Selected<number> {
     const taken: Selected<number> = {};
     for (const purpose of selectionsNeeded(request)) {
@@ -418,21 +378,4 @@ export class VpnHost {
     this.#nft ??= new Nftables();
     return this.#nft;
   }
-}
-
-function linkRequests(plan: Plan, tun: Tun) {
-  return [
-    configureLink({ ...plan.link, ifindex: tun.ifindex, group: LINK_GROUP }),
-    ...additions(plan.addresses, tun.ifindex),
-    setLinkUp(tun),
-  ];
-}
-
-/** The largest uid of this process's user namespace; /proc/self/uid_map has lines of "first, first outside, count". */
-function lastMappedUid(): number {
-  const lines = readFileSync('/proc/self/uid_map', 'latin1').trim().split('\n');
-  const ends = lines
-    .map((line) => line.trim().split(/\s+/).map(Number))
-    .map(([first = 0, , count = 0]) => first + count - 1);
-  return Math.min(LAST_UID, Math.max(...ends));
 }

@@ -127,7 +127,8 @@ function query(cgroup: number, object: string, attachType: number): { ids: numbe
 
 function nameOf(program: number, id: number): string {
   const info = Buffer.alloc(INFO_NAME + 16);
-  if (bpf(BPF_OBJ_GET_INFO_BY_FD, { 0: program, 4: info.length, 8: info }) < 0) throw lastError('BPF_OBJ_GET_INFO_BY_FD', `program ${id}`);
+  if (bpf(BPF_OBJ_GET_INFO_BY_FD, { 0: program, 4: info.length, 8: info }) < 0)
+    throw lastError('BPF_OBJ_GET_INFO_BY_FD', `program ${id}`);
   const name = info.toString('latin1', INFO_NAME, INFO_NAME + 16);
   return name.slice(0, name.indexOf('\0'));
 }

@@ -139,14 +139,22 @@ export class HashMap {
 
   constructor(name: string, keyBytes: number, valueBytes: number, maxEntries: number) {
     this.#name = name;
-    const fields = { 0: BPF_MAP_TYPE_HASH, 4: keyBytes, 8: valueBytes, 12: maxEntries, 16: BPF_F_NO_PREALLOC, 28: name };
+    const fields = {
+      0: BPF_MAP_TYPE_HASH,
+      4: keyBytes,
+      8: valueBytes,
+      12: maxEntries,
+      16: BPF_F_NO_PREALLOC,
+      28: name,
+    };
     this.fd = bpf(BPF_MAP_CREATE, fields);
     if (this.fd < 0) throw lastError('BPF_MAP_CREATE', name);
   }
 
   /** Adds or replaces. Throws KernelError; E2BIG when the map is full. */
   set(key: Buffer, value: Buffer): void {
-    if (bpf(BPF_MAP_UPDATE_ELEM, { 0: this.fd, 8: key, 16: value }) < 0) throw lastError('BPF_MAP_UPDATE_ELEM', this.#name);
+    if (bpf(BPF_MAP_UPDATE_ELEM, { 0: this.fd, 8: key, 16: value }) < 0)
+      throw lastError('BPF_MAP_UPDATE_ELEM', this.#name);
   }
 
   /** One that is not there is no error. */

@@ -23,7 +23,14 @@ import { CGROUP_LEVELS } from '../../src/kernel/bpf-app-marks.js';
 import { cgroup2Root } from '../../src/kernel/cgroup.js';
 import { checked } from '../../src/kernel/errno.js';
 import { libc } from '../../src/kernel/ffi.js';
-import { AF_INET, AF_INET6, netnsCookie, SOCK_DGRAM, SOCK_STREAM, socketMark } from '../../src/kernel/socket-options.js';
+import {
+  AF_INET,
+  AF_INET6,
+  netnsCookie,
+  SOCK_DGRAM,
+  SOCK_STREAM,
+  socketMark,
+} from '../../src/kernel/socket-options.js';
 import { whyNoCgroup } from './lib/cgroup.js';
 import { requireRoot } from './lib/prerequisites.js';
 
@@ -185,9 +192,35 @@ const scenarios: Record<string, (scene: Scene) => void | Promise<void>> = {
   /** Any name, put together from what matters: the kernel says of every part of it what appIdCandidates() says. */
   property(scene) {
     keepAttached(scene);
-    const prefix = fc.constantFrom('app-', 'app-', 'app-gnome-', 'snap.', 'snap.a.', 'flatpak-', 'gnome-launched-', 'dbus-', '');
+    const prefix = fc.constantFrom(
+      'app-',
+      'app-',
+      'app-gnome-',
+      'snap.',
+      'snap.a.',
+      'flatpak-',
+      'gnome-launched-',
+      'dbus-',
+      '',
+    );
     const piece = fc.oneof(
-      fc.constantFrom('-', '-', '.', '@', '\\x2d', '.desktop', '.scope', `-${UUID}`, 'app-', 'a', 'b', ':1.2', 'é', '_', ' '),
+      fc.constantFrom(
+        '-',
+        '-',
+        '.',
+        '@',
+        '\\x2d',
+        '.desktop',
+        '.scope',
+        `-${UUID}`,
+        'app-',
+        'a',
+        'b',
+        ':1.2',
+        'é',
+        '_',
+        ' ',
+      ),
       fc.string({ minLength: 1, maxLength: 6 }),
       fc.integer({ min: 100, max: 140 }).map((length) => 'x'.repeat(length)),
     );
@@ -195,8 +228,7 @@ const scenarios: Record<string, (scene: Scene) => void | Promise<void>> = {
     const name = fc
       .tuple(prefix, fc.array(piece, { maxLength: 8 }), suffix)
       .map(([first, middle, last]) => `${first}${middle.join('')}${last}`)
-      // biome-ignore lint/suspicious/noControlCharactersInRegex: the kernel refuses a newline, the file system NUL
-      .filter((text) => !/^\.{0,2}$|[/\n\u0000]|^(cgroup|cpu|memory|io|pids)\./.test(text) && Buffer.byteLength(text) <= 255);
+      .filter(isCgroupName);
     const cut = fc.array(fc.tuple(fc.nat(255), fc.nat(255)), { maxLength: 10 });
     let [yes, no] = [0, 0];
     fc.assert(
@@ -292,8 +324,14 @@ const scenarios: Record<string, (scene: Scene) => void | Promise<void>> = {
     attachSocketMark(`${scratch}/${path}`, foreign, `${scene.name}f`);
     assert.equal(markIn(scene, path), A + 0x80000042, 'bits outside the field stay');
     const container = ['unshare', '--user', '--map-root-user', '--pid', '--fork', '--cgroup'];
-    const inside = within(scene, path, () => spawnSync(container[0] as string, [...container.slice(1), process.execPath, thisFile, 'mark']));
-    assert.equal(inside.status, (A + 0x80000042) / 0x01000000 - 0x42 / 0x01000000, 'in a user, pid and cgroup namespace');
+    const inside = within(scene, path, () =>
+      spawnSync(container[0] as string, [...container.slice(1), process.execPath, thisFile, 'mark']),
+    );
+    assert.equal(
+      inside.status,
+      (A + 0x80000042) / 0x01000000 - 0x42 / 0x01000000,
+      'in a user, pid and cgroup namespace',
+    );
   },
 
   bookkeeping({ marks, name }) {
@@ -340,15 +378,23 @@ const scenarios: Record<string, (scene: Scene) => void | Promise<void>> = {
   },
 
   cost(scene) {
-    const rounds = 200_000;
+    const rounds = 2000;
+    /** The best of many: the machine has other things to do as well. */
     const measure = (path: string): number =>
       within(scene, path, () => {
-        const start = process.hrtime.bigint();
-        for (let round = 0; round < rounds; round++) libc.close(libc.socket(AF_INET, SOCK_DGRAM, 0));
-        return Number(process.hrtime.bigint() - start) / rounds;
+        const batches = Array.from({ length: 40 }, () => {
+          const start = process.hrtime.bigint();
+          for (let round = 0; round < rounds; round++) libc.close(libc.socket(AF_INET, SOCK_DGRAM, 0));
+          return Number(process.hrtime.bigint() - start) / rounds;
+        });
+        return Math.min(...batches);
       });
     const app = 'user.slice/user-1000.slice/user@1000.service/app.slice/app-gnome-org.lab.Maps-17.scope';
-    const paths = { 'covered application': app, 'other application': app.replace('Maps', 'Mail'), 'system service': 'system.slice/nginx.service' };
+    const paths = {
+      'covered application': app,
+      'other application': app.replace('Maps', 'Mail'),
+      'system service': 'system.slice/nginx.service',
+    };
     const lines = Object.entries(paths).map(([what, path]) => {
       const without = measure(path);
       scene.marks.add({ id: 'org.lab.Maps', mark: A });
@@ -385,6 +431,12 @@ for number in range(count):
         except OSError: pass
 print(' '.join('%d:%d' % each for each in sorted(marks.items())))
 `;
+
+/** What mkdir(2) takes; names of the kernel's own files are taken. */
+function isCgroupName(text: string): boolean {
+  const taken = text === '' || text === '.' || text === '..' || /^(cgroup|cpu|memory|io|pids)\./.test(text);
+  return !taken && !['/', '\n', '\0'].some((each) => text.includes(each)) && Buffer.byteLength(text) <= 255;
+}
 
 /** Not half a character, either: that is no UTF-8. */
 function isId(text: string): boolean {
@@ -447,7 +499,10 @@ function tests(): void {
         sweepSocketMarks(root, (each) => each.startsWith(name));
         for (const scratch of scratches) await removeTree(scratch);
       }
-      assert.deepEqual(listSocketMarks(root).filter((program) => program.name.startsWith(name)), []);
+      assert.deepEqual(
+        listSocketMarks(root).filter((program) => program.name.startsWith(name)),
+        [],
+      );
     });
   const simple = (title: string, what: string) =>
     lab(title, async (play, t) => {

@@ -35,6 +35,8 @@ const FULL = `{
     "__proto__": { "uid": 4294967294 }
   },
   "lan": ["192.168.0.0/16", "FD00::/8", "0.0.0.0/0"],
+  "udpServices": [123, 51820, 123],
+  "forwarding": { "docker0": "direct", "virbr0": "block" },
   "lockdown": ["ann", 1001]
 }`;
 
@@ -59,6 +61,11 @@ test('parsePolicy() reads every key', () => {
       { address: 'fd00::', prefixLength: 8 },
       { address: '0.0.0.0', prefixLength: 0 },
     ],
+    udpServices: [123, 51820],
+    forwarding: new Map([
+      ['docker0', 'direct'],
+      ['virbr0', 'block'],
+    ]),
     lockdown: new Set([1000, 1001]),
   });
 });
@@ -74,6 +81,8 @@ test('without a file root and group vpn are system, group guest and nobody are g
     isDisabled: false,
     applications: new Map(),
     lan: 'private',
+    udpServices: [],
+    forwarding: new Map(),
     lockdown: new Set(),
   });
   const bare = defaultPolicy(noNames, 'policy.json');
@@ -146,6 +155,11 @@ const REFUSED: [text: string, message: string | RegExp][] = [
     (cidr): [string, RegExp] => [`{"lan": ["${cidr}"]}`, /lan\[0\]: .* is no prefix like/],
   ),
   ['{"lan": ["10.1.2.3/8"]}', /"10.1.2.3\/8" has host bits; write 10.0.0.0\/8/],
+  ['{"udpServices": [0]}', /udpServices\[0\]: is not a port in 1\.\.65534/],
+  ['{"udpServices": [65535]}', /udpServices\[0\]: is not a port/],
+  ['{"udpServices": ["53"]}', /udpServices\[0\]: is not a port/],
+  ['{"forwarding": {"eth*": "block"}}', /forwarding\.eth\*: "eth\*" is no name of a link/],
+  ['{"forwarding": {"docker0": "vpn"}}', /forwarding\.docker0: is not "direct" or "block"/],
   ['{"lockdown": ["bob"]}', /lockdown\[0\]: there is no user "bob"/],
   ['{"lockdown": "ann"}', /lockdown: is not a list/],
 ];

@@ -32,27 +32,48 @@ export interface Tunnel {
   app: VpnApp;
   exit: Exit;
   fd: number;
+  /** The vNIC's name. */
+  device: string;
   /** What the test knows: the tunnel's datagrams, what is sent as the uncovered one, the kernel's search for neighbours. */
   facts: Facts;
 }
 
 type Config = Parameters<typeof vpnConfig>[1] & { addresses?: string[] };
 
-/** The victim's VPN, with its tunnel to ENDPOINT. */
-export async function raise(lab: PolicyLab, victim: Victim, config: Config = {}): Promise<Tunnel> {
+/** The victim's VPN, with its tunnel to the exit of this number by way of ENDPOINT. */
+export async function raise(
+  lab: PolicyLab,
+  victim: Pick<Victim, 'owner' | 'config'>,
+  config: Config = {},
+  number = 1,
+): Promise<Tunnel> {
   const { router, server, app } = lab;
   const { addresses, ...more } = config;
   await server.ip(`address replace ${ENDPOINT}/32 dev lo`);
   await router.ip(`route replace ${ENDPOINT} via ${ADDRESSES.server.ipv4}`);
   await app.ip(`route replace ${ENDPOINT} via ${POLICY_ADDRESSES.router.ipv4} dev eth0`);
-  const exit = exitOf(lab, 1);
+  const exit = exitOf(lab, number);
   const process = await lab.process(victim.owner);
   const fd = await connect(
     process,
     { ...exit, address: ENDPOINT },
     vpnConfig(addresses ?? exit.vnic, { ...victim.config, ...more }),
   );
-  return { app: process, exit, fd, facts: { isProtected: isDatagramTo(ENDPOINT, exit), isUncovered: isSearch } };
+  const device = await deviceOf(lab, exit);
+  return {
+    app: process,
+    exit,
+    fd,
+    device,
+    facts: { isProtected: isDatagramTo(ENDPOINT, exit), isUncovered: isSearch },
+  };
+}
+
+async function deviceOf({ app }: PolicyLab, { client }: Exit): Promise<string> {
+  const links = await app.json<{ ifname: string; addr_info: { local: string }[] }[]>('ip', ['-j', 'address', 'show']);
+  const found = links.find(({ addr_info }) => addr_info.some(({ local }) => local === client.ipv4));
+  if (!found) throw new Error(`no vNIC has ${client.ipv4}`);
+  return found.ifname;
 }
 
 export function isDatagramTo(address: string, { port }: Exit): (packet: DepartedPacket) => boolean {

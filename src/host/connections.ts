@@ -1,0 +1,61 @@
+/**
+ * The connections that a VPN finds when it comes, and leaves when it goes: sockets that must end, and what the kernel's table of
+ * connections remembers of them.
+ */
+import { deleteConnections } from '../kernel/conntrack.js';
+import { NetlinkSocket } from '../kernel/netlink-socket.js';
+import { FAMILIES } from '../model/vpn-types.js';
+import type { Coverage } from './coverage.js';
+import { SELECTION_FIELD, selectionMark } from './numbers.js';
+import type { Plan } from './plan.js';
+import { SocketEnder } from './socket-ender.js';
+import type { Connection } from './sockets.js';
+
+/** IP protocol numbers. */
+const TCP = 6;
+const UDP = 17;
+const DNS_PORT = 53;
+
+export class Connections {
+  readonly #ender = new SocketEnder();
+  readonly #table = new NetlinkSocket(undefined, 'NETLINK_NETFILTER');
+
+  /** Before anything is changed. Throws BusinessError 2200003 where the kernel cannot end sockets. */
+  require(): Promise<void> {
+    return this.#ender.require();
+  }
+
+  /** TCP connections that came in from outside. */
+  inbound(): Promise<Connection[]> {
+    return this.#ender.inbound();
+  }
+
+  /** When rules and firewall stand: what the VPN covers and was not made for it ends. */
+  async begin(plan: Plan, coverage: Coverage): Promise<void> {
+    if (plan.hasDns) {
+      // Queries that were sent before would go on to where they went.
+      const mark = { value: 0, mask: SELECTION_FIELD };
+      const to = FAMILIES.flatMap((family) => [UDP, TCP].map((protocol) => ({ family, protocol, port: DNS_PORT })));
+      await this.#table.batch(to.map((each) => deleteConnections({ mark, to: each })));
+    }
+    await this.#ender.endCovered(coverage);
+  }
+
+  /** When the vNIC is gone and everything else still stands: what has its addresses ends. */
+  async end(plan: Plan): Promise<void> {
+    const addresses = plan.addresses.flatMap((operation) => (operation.kind === 'address' ? [operation.address] : []));
+    await this.#ender.endFrom(new Set(addresses));
+  }
+
+  /** When the firewall is gone: what was translated to servers that are out of reach now. */
+  async forget({ selections }: Plan): Promise<void> {
+    if (selections.covered === undefined) return;
+    const mark = { value: selectionMark(selections.covered), mask: SELECTION_FIELD };
+    await this.#table.batch([deleteConnections({ mark })]);
+  }
+
+  close(): void {
+    this.#ender.close();
+    this.#table.close();
+  }
+}
