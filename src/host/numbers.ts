@@ -43,8 +43,8 @@ export const SLOTS = 1500;
  *    9900  answers of wildcard UDP servers
  *   10000  unmarked: goto 11000           11000  from this host: goto 12000     12000  not uid 0: goto 13000
  *   10010  protected: main, default       11100  from a vNIC                    12010  no source address: goto 12999
- *   10100  selected by mark               11900  forwarded: root's VPN          12100  from root's vNIC's address
- *                                                                               12200  from a network of users' vNICs
+ *   10100  selected by mark               11800  from root's vNIC: goto 30000   12100  from root's vNIC's address
+ *                                         11900  forwarded: root's VPN          12200  from a network of users' vNICs
  *                                                                               12300  sections: from which address
  *                                                                               12999  uid 0: goto 14000
  *   13100  one of 32 uids                 14100  root's VPN                     14999  goto 30000
@@ -61,6 +61,7 @@ export const PRIORITY = {
   selected: 10100,
   fromHost: 11000,
   fromLink: 11100,
+  toForwarded: 11800,
   forwarded: 11900,
   notRoot: 12000,
   fromNowhere: 12010,

@@ -169,7 +169,7 @@ function rootSelectors(family: Family, input: PlanInput, numbers: SlotNumbers, s
       kind: 'rule',
       family,
       action: 'goto',
-      priority: PRIORITY.fromLink,
+      priority: PRIORITY.toForwarded,
       target: PRIORITY.end,
       iif: numbers.link,
     });

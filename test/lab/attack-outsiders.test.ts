@@ -75,11 +75,16 @@ test('nobody but those it covers receives from a vNIC: wildcard, its address, it
     }
     const capture = await lab.app.capture(device);
     const far = await lab.stranger(exit.host);
-    for (const { transport, family, port: to } of listeners) {
-      await far.call('probe', { protocol: transport, target: exit.client[family], port: to, timeoutMs: 50 });
-    }
-    // The covered one's are last: when they have heard, all others would have.
+    // The far end learns from the first packet where the tunnel is.
+    await lab.probe({ uid: covered, protocol: 'udp', target: exit.ipv4 });
     const isCovered = ({ what }: Listener) => what.startsWith(`${covered} `);
+    // The covered one's come last: when they have heard, all others would have.
+    for (const some of [listeners.filter((listener) => !isCovered(listener)), listeners.filter(isCovered)]) {
+      const knocks = some.map(({ transport, family, port: to }) => {
+        return far.call('probe', { protocol: transport, target: exit.client[family], port: to, timeoutMs: 3000 });
+      });
+      await Promise.all(knocks);
+    }
     for (const listener of listeners.filter(isCovered)) {
       await eventually(listener.what, async () => (await listener.prober.call('heard', listener.inbox))[0]);
     }

@@ -8,31 +8,33 @@
  *     vpn-tunN ════════════ exit1     is where everything else goes
  */
 import assert from 'node:assert/strict';
-import { type TestContext, test } from 'node:test';
+import { dirname } from 'node:path';
+import { test } from 'node:test';
 import type { VpnConfig } from '../../src/model/vpn-types.js';
+import { connect } from './lib/exits.js';
 import type { LabHost } from './lib/host.js';
 import type { DepartedPacket } from './lib/leak-check.js';
 import { FAMILIES, isInside, isLinkUpkeep, raise } from './lib/policy-facts.js';
 import { isTunnelDatagram, POLICY_ADDRESSES, type PolicyLab, policyLab } from './lib/policy-lab.js';
 import type { Prober } from './lib/prober.js';
+import { startSocketProcess } from './lib/socket-process.js';
 import { ADDRESSES } from './lib/standard-lab.js';
-import { connect, startServers } from './lib/exits.js';
 import { vpnConfig } from './lib/vpn-app.js';
 import { eventually, exitOf } from './lib/vpn-lab.js';
 import { startVpnd } from './lib/vpnd.js';
-import { dirname } from 'node:path';
 
 const { app: HOST } = POLICY_ADDRESSES;
 const { internet } = ADDRESSES;
 const SESSION = 22;
 const BOUND = 8080;
 const WILDCARD = 8081;
+const UNASKED = 8082;
 const CLOSED = 9999;
 const TIMEOUT = { timeout: 300_000 };
 const PATIENT = { timeoutMs: 20_000 };
 const POLICY = {
   callers: [0, 2001].map((uid) => ({ match: { uid }, system: true, permissions: ['ohos.permission.MANAGE_VPN'] })),
-  udpServices: [WILDCARD],
+  udpServices: [WILDCARD, UNASKED],
 };
 
 interface Variant {
@@ -61,6 +63,13 @@ const VARIANTS: Variant[] = [
 /** Before anything of ours: a link that is made later takes the default. */
 async function setReversePathFilter({ app }: PolicyLab, value: number): Promise<void> {
   await app.sysctl(...['all', 'default', 'eth0', 'eth1'].map((link) => `net.ipv4.conf.${link}.rp_filter=${value}`));
+}
+
+/** A server that binds its addresses one by one: uid 2001's, as one in a configuration file would be told to. */
+async function serveOnAddresses({ app }: PolicyLab): Promise<void> {
+  const servers = FAMILIES.map((family) => ({ kind: 'whoami', name: '2001', port: BOUND, address: HOST[family] }));
+  const peer = app.spawnNode('dist/test/lab/lib/peer.js', [JSON.stringify(servers)], { uid: 2001 });
+  await peer.waitFor(/^ready$/m);
 }
 
 interface Stranger {
@@ -97,9 +106,7 @@ async function openSessions(list: readonly Stranger[], when: string): Promise<Se
 }
 
 async function goOn(sessions: readonly Session[]): Promise<void> {
-  await Promise.all(
-    sessions.map(({ name, prober, number }) => assert.doesNotReject(prober.goesOn(number), name)),
-  );
+  await Promise.all(sessions.map(({ name, prober, number }) => assert.doesNotReject(prober.goesOn(number), name)));
 }
 
 async function everythingIsAnswered(list: readonly Stranger[]): Promise<void> {
@@ -108,7 +115,10 @@ async function everythingIsAnswered(list: readonly Stranger[]): Promise<void> {
       const ask = (protocol: 'tcp' | 'udp' | 'icmp', port: number) =>
         prober.call('probe', { protocol, target: HOST[family], port, ...PATIENT });
       const what = `${name}, ${family}`;
-      for (const [port, side] of [[BOUND, '2001'], [WILDCARD, 'of-2001']] as const) {
+      for (const [port, side] of [
+        [BOUND, '2001'],
+        [WILDCARD, 'of-2001'],
+      ] as const) {
         for (const protocol of ['tcp', 'udp'] as const) {
           const answer = await ask(protocol, port);
           assert.equal('side' in answer ? answer.side : answer.error, side, `${what}, ${protocol} ${port}`);
@@ -156,6 +166,16 @@ for (const { owner, rpFilter, config = {}, policy = {}, name } of VARIANTS) {
       else assert.ok('error' in answer, family);
     }
     await goOn([...before, ...during]);
+    // A client that takes a server's port is no server.
+    const client = await startSocketProcess(lab.app, 2001);
+    for (const [address, family] of [
+      ['0.0.0.0', 'ipv4'],
+      ['::', 'ipv6'],
+    ] as const) {
+      const fd = await client.call('open', { transport: 'udp', local: [address, UNASKED] });
+      const ask = client.call('connect', fd, internet[family], 7).then(() => client.call('send', fd, 'unasked'));
+      await ask.catch(() => {});
+    }
     const facts = { isUncovered: isLinkUpkeep, isProtected: isTunnelDatagram, isInbound };
     assert.deepEqual(await lab.leaks(facts, undefined, since), []);
     await vpn.call('destroy');
@@ -163,3 +183,51 @@ for (const { owner, rpFilter, config = {}, policy = {}, name } of VARIANTS) {
     await everythingIsAnswered(list);
   });
 }
+
+async function srcValidMark({ app }: PolicyLab): Promise<string> {
+  const { stdout } = await app.run('sysctl', ['-n', 'net.ipv4.conf.eth0.src_valid_mark']);
+  return stdout.trim();
+}
+
+test('src_valid_mark is raised for strict filters only, and given back only as it was left', TIMEOUT, async (t) => {
+  const lab = await policyLab(t);
+  if (!lab) return;
+  const { app } = lab;
+  const set = (value: number) => app.sysctl(`net.ipv4.conf.eth0.src_valid_mark=${value}`);
+  const all = async () => (await app.run('sysctl', ['-n', 'net.ipv4.conf.all.src_valid_mark'])).stdout.trim();
+  const during = async (work: () => Promise<void>): Promise<void> => {
+    const vpn = await raise(lab, 0);
+    await isInside(lab, 2001);
+    await work();
+    await vpn.call('destroy');
+  };
+  const is = async (value: string) => assert.equal(await srcValidMark(lab), value);
+
+  await during(() => is('0'));
+  await setReversePathFilter(lab, 1);
+  await during(() => is('1'));
+  await is('0');
+  // Somebody else's before us: not ours to lower.
+  await set(1);
+  await during(() => is('1'));
+  await is('1');
+  await set(0);
+  // Somebody lowers ours: it is needed, so it comes back; and is still ours.
+  await during(async () => {
+    await set(0);
+    await eventually('it is raised again', async () => (await srcValidMark(lab)) === '1' || undefined);
+  });
+  await is('0');
+  // Somebody sets it to a value of their own.
+  await during(() => set(2));
+  await is('2');
+  await set(0);
+  const vpn = await raise(lab, 0);
+  await is('1');
+  await lab.vpnd.kill9();
+  await vpn.kill9();
+  await is('1');
+  await startVpnd(app, { directory: dirname(lab.vpnd.socket) });
+  await is('0');
+  assert.equal(await all(), '0');
+});

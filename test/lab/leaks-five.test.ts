@@ -11,8 +11,8 @@ import { type TestContext, test } from 'node:test';
 import { whyNoCgroup } from './lib/cgroup.js';
 import type { DepartedPacket } from './lib/leak-check.js';
 import { FAMILIES, fromVnic, isInside, isLinkUpkeep, momentAt, raise } from './lib/policy-facts.js';
-import type { LabProcess } from './lib/process.js';
 import { isTunnelDatagram, POLICY_ADDRESSES, type PolicyLab, policyLab } from './lib/policy-lab.js';
+import type { LabProcess } from './lib/process.js';
 import { type SocketProcess, startSocketProcess } from './lib/socket-process.js';
 import { ADDRESSES } from './lib/standard-lab.js';
 import { plainFlows, startTraffic } from './lib/steady-traffic.js';
@@ -86,7 +86,9 @@ async function startClock(t: TestContext, lab: PolicyLab) {
       const since = Date.now();
       const beats = await eventually('retransmissions of marked orphans', async () => {
         const later = (await lab.departed()).filter((packet) => isOf(packet) && packet.timeMs > since);
-        return ports.every((port) => later.filter(({ sourcePort }) => sourcePort === port).length >= 2) ? later : undefined;
+        return ports.every((port) => later.filter(({ sourcePort }) => sourcePort === port).length >= 2)
+          ? later
+          : undefined;
       });
       t.diagnostic(`${beats.length} retransmissions in ${Date.now() - since} ms`);
     },
@@ -117,25 +119,29 @@ async function orphans({ app }: PolicyLab): Promise<string[]> {
 }
 
 for (const { owner, name } of OWNERS) {
-  test(`${name}: connections from before it end, and what still comes for them brings nothing out`, TIMEOUT, async (t) => {
-    const lab = await policyLab(t);
-    if (!lab) return;
-    const [user, far] = await Promise.all([startSocketProcess(lab.app, 2001), startSocketProcess(lab.server, 0)]);
-    const old = await oldSockets(user, far);
-    await raise(lab, owner);
-    const since = Date.now();
-    // Mid-stream: conntrack sees the server's packet first and could take the connection for one that came in.
-    for (const { name: socket, fd, farEnd } of old) {
-      for (let round = 0; round < 3; round++) await far.call('send', farEnd, 'are you there?').catch(() => {});
-      await assert.rejects(user.call('send', fd, 'secret'), ENDED, socket);
-    }
-    await isInside(lab, 2001);
-    const secrets = (await lab.departed()).filter(({ payload }) => Buffer.from(payload).includes('secret'));
-    assert.deepEqual(secrets, []);
-    // A datagram for a port that nobody has any more is answered by the kernel.
-    const isInbound = ({ protocol, icmpType }: DepartedPacket) => icmpType === (protocol === 'icmp' ? 3 : 1);
-    assert.deepEqual(await lab.leaks({ ...FACTS, isInbound }, undefined, await momentAt(lab, since)), []);
-  });
+  test(
+    `${name}: connections from before it end, and what still comes for them brings nothing out`,
+    TIMEOUT,
+    async (t) => {
+      const lab = await policyLab(t);
+      if (!lab) return;
+      const [user, far] = await Promise.all([startSocketProcess(lab.app, 2001), startSocketProcess(lab.server, 0)]);
+      const old = await oldSockets(user, far);
+      await raise(lab, owner);
+      const since = Date.now();
+      // Mid-stream: conntrack sees the server's packet first and could take the connection for one that came in.
+      for (const { name: socket, fd, farEnd } of old) {
+        for (let round = 0; round < 3; round++) await far.call('send', farEnd, 'are you there?').catch(() => {});
+        await assert.rejects(user.call('send', fd, 'secret'), ENDED, socket);
+      }
+      await isInside(lab, 2001);
+      const secrets = (await lab.departed()).filter(({ payload }) => Buffer.from(payload).includes('secret'));
+      assert.deepEqual(secrets, []);
+      // A datagram for a port that nobody has any more is answered by the kernel.
+      const isInbound = ({ protocol, icmpType }: DepartedPacket) => icmpType === (protocol === 'icmp' ? 3 : 1);
+      assert.deepEqual(await lab.leaks({ ...FACTS, isInbound }, undefined, await momentAt(lab, since)), []);
+    },
+  );
 
   test(`${name}: what the kernel answers for the vNIC's address goes back into the tunnel`, TIMEOUT, async (t) => {
     const lab = await policyLab(t);
@@ -163,44 +169,49 @@ for (const { owner, name } of OWNERS) {
     assert.deepEqual(await fromVnic(lab), []);
   });
 
-  test(`${name}: connections that their process has left say nothing after setUp, nor after destroy`, TIMEOUT, async (t) => {
-    const lab = await policyLab(t);
-    if (!lab) return;
-    const { app, router } = lab;
-    const { host, client } = exitOf(lab, 1);
-    const deaf = FAMILIES.map((family) => `blackhole ${internet[family]}`);
-    const heard = FAMILIES.map((family) => `${internet[family]} via ${SERVER[family]}`);
-    const start = () => Promise.all([startSocketProcess(app, 2001), startSocketProcess(app, 2001), startClock(t, lab)]);
+  test(
+    `${name}: connections that their process has left say nothing after setUp, nor after destroy`,
+    TIMEOUT,
+    async (t) => {
+      const lab = await policyLab(t);
+      if (!lab) return;
+      const { app, router } = lab;
+      const { host, client } = exitOf(lab, 1);
+      const deaf = FAMILIES.map((family) => `blackhole ${internet[family]}`);
+      const heard = FAMILIES.map((family) => `${internet[family]} via ${SERVER[family]}`);
+      const start = () =>
+        Promise.all([startSocketProcess(app, 2001), startSocketProcess(app, 2001), startClock(t, lab)]);
 
-    const [closing, dying, clock] = await start();
-    const left = [await openToInternet(closing, true), await openToInternet(dying, false)];
-    await router.ip(...deaf.map((route) => `route replace ${route}`));
-    await leaveAll(closing, left[0] ?? [], 'close');
-    await leaveAll(dying, left[1] ?? [], 'kill');
-    await clock.start();
-    assert.equal((await orphans(lab)).length, 6);
-    const vpn = await raise(lab, owner);
-    const since = Date.now();
-    assert.equal((await orphans(lab)).length, 2);
-    await clock.goesOn();
-    const isProtected = (packet: DepartedPacket) => isTunnelDatagram(packet) || clock.isOf(packet);
-    assert.deepEqual(await lab.leaks({ ...FACTS, isProtected }, undefined, await momentAt(lab, since)), []);
+      const [closing, dying, clock] = await start();
+      const left = [await openToInternet(closing, true), await openToInternet(dying, false)];
+      await router.ip(...deaf.map((route) => `route replace ${route}`));
+      await leaveAll(closing, left[0] ?? [], 'close');
+      await leaveAll(dying, left[1] ?? [], 'kill');
+      await clock.start();
+      assert.equal((await orphans(lab)).length, 6);
+      const vpn = await raise(lab, owner);
+      const since = Date.now();
+      assert.equal((await orphans(lab)).length, 2);
+      await clock.goesOn();
+      const isProtected = (packet: DepartedPacket) => isTunnelDatagram(packet) || clock.isOf(packet);
+      assert.deepEqual(await lab.leaks({ ...FACTS, isProtected }, undefined, await momentAt(lab, since)), []);
 
-    await router.ip(...heard.map((route) => `route replace ${route}`));
-    const [closed, dead, second] = await start();
-    const inside = [await openToInternet(closed, false), await openToInternet(dead, false)];
-    await router.ip(...deaf.map((route) => `route replace ${route}`));
-    await host.ip(...FAMILIES.map((family) => `route add blackhole ${client[family]}`));
-    await leaveAll(closed, inside[0] ?? [], 'close');
-    await leaveAll(dead, inside[1] ?? [], 'kill');
-    await second.start();
-    const own = (line: string) => FAMILIES.some((family) => line.includes(`${client[family]}`));
-    assert.equal((await orphans(lab)).filter(own).length, 4);
-    await vpn.call('destroy');
-    assert.deepEqual((await orphans(lab)).filter(own), []);
-    await second.goesOn();
-    assert.deepEqual(await fromVnic(lab), []);
-  });
+      await router.ip(...heard.map((route) => `route replace ${route}`));
+      const [closed, dead, second] = await start();
+      const inside = [await openToInternet(closed, false), await openToInternet(dead, false)];
+      await router.ip(...deaf.map((route) => `route replace ${route}`));
+      await host.ip(...FAMILIES.map((family) => `route add blackhole ${client[family]}`));
+      await leaveAll(closed, inside[0] ?? [], 'close');
+      await leaveAll(dead, inside[1] ?? [], 'kill');
+      await second.start();
+      const own = (line: string) => FAMILIES.some((family) => line.includes(`${client[family]}`));
+      assert.equal((await orphans(lab)).filter(own).length, 4);
+      await vpn.call('destroy');
+      assert.deepEqual((await orphans(lab)).filter(own), []);
+      await second.goesOn();
+      assert.deepEqual(await fromVnic(lab), []);
+    },
+  );
 
   for (const end of ['destroy', 'kill9'] as const) {
     test(`${name}: sockets that are in use when it ends (${end}) end with it`, TIMEOUT, async (t) => {
@@ -214,7 +225,10 @@ for (const { owner, name } of OWNERS) {
         const remote: [string, number] = [internet[family], ECHO];
         const local: [string, number] = [client[family], 0];
         for (const transport of ['tcp', 'udp'] as const) {
-          sockets.push(await user.call('open', { transport, remote }), await user.call('open', { transport, local, remote }));
+          sockets.push(
+            await user.call('open', { transport, remote }),
+            await user.call('open', { transport, local, remote }),
+          );
         }
       }
       for (const fd of sockets) await user.call('send', fd, 'inside');

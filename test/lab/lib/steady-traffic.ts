@@ -70,7 +70,9 @@ export async function startTraffic(
     for (;;) {
       const now = await states();
       // The one on its way may have been answered before; the next has been asked since.
-      const late = flows.filter((flow, index) => which(flow) && (now[index]?.[count] ?? 0) < (before[index]?.[count] ?? 0) + 2);
+      const late = flows.filter(
+        (flow, index) => which(flow) && (now[index]?.[count] ?? 0) < (before[index]?.[count] ?? 0) + 2,
+      );
       if (late.length === 0) return;
       if (Date.now() > deadline) throw new Error(`uid ${uid}: not ${count}: ${JSON.stringify({ late, now })}`);
       await pause(PAUSE_MS);

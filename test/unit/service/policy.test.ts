@@ -158,7 +158,7 @@ const REFUSED: [text: string, message: string | RegExp][] = [
   ['{"udpServices": [0]}', /udpServices\[0\]: is not a port in 1\.\.65534/],
   ['{"udpServices": [65535]}', /udpServices\[0\]: is not a port/],
   ['{"udpServices": ["53"]}', /udpServices\[0\]: is not a port/],
-  ['{"forwarding": {"eth*": "block"}}', /forwarding\.eth\*: "eth\*" is no name of a link/],
+  ['{"forwarding": {"eth*": "block"}}', /forwarding\."eth\*": "eth\*" is no name of a link/],
   ['{"forwarding": {"docker0": "vpn"}}', /forwarding\.docker0: is not "direct" or "block"/],
   ['{"lockdown": ["bob"]}', /lockdown\[0\]: there is no user "bob"/],
   ['{"lockdown": "ann"}', /lockdown: is not a list/],
