@@ -103,6 +103,14 @@ const LINK_UPKEEP: readonly Kind[] = [
   },
 ];
 
+/** What a packet shows has no word for them. */
+const LINK_FRAMES: Kind = {
+  kind: 'link-frames',
+  socket: 'packet',
+  reason:
+    "frames of root's packet sockets that are no IP, as of 802.1X, LLDP and PPPoE: without them a link may not come up",
+};
+
 export function exceptionsOfVpn(plan: Plan, lan: readonly LanRoute[], policy: HostPolicy): LeakException[] {
   const isRoot = plan.owner === 0;
   const excluded = FAMILIES.flatMap((family): Kind[] => {
@@ -125,13 +133,13 @@ export function exceptionsOfVpn(plan: Plan, lan: readonly LanRoute[], policy: Ho
           },
         ]
       : [];
-  const around = isRoot ? LINK_UPKEEP : AROUND_A_USER;
+  const around = isRoot ? [...LINK_UPKEEP, LINK_FRAMES] : AROUND_A_USER;
   const kinds = [...SOCKETS, ...lanKinds(lan), ...excluded, ...around, ...direct, ...packets];
   return kinds.map(({ kind, ...rest }) => ({ kind, uid: plan.owner, ...rest }));
 }
 
 export function exceptionsOfLockdown(users: Iterable<number>, lan: readonly LanRoute[]): LeakException[] {
-  const kinds = [...SOCKETS.filter(({ kind }) => kind !== 'inbound'), ...lanKinds(lan), ...LINK_UPKEEP];
+  const kinds = [...SOCKETS.filter(({ kind }) => kind !== 'inbound'), ...lanKinds(lan), ...LINK_UPKEEP, LINK_FRAMES];
   return [...users].flatMap((uid) =>
     kinds.map(({ kind, ...rest }) => ({ kind, uid, lockdown: true as const, ...rest })),
   );

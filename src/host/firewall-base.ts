@@ -72,6 +72,8 @@ function sets(): string[] {
     addRule(INET, 'explained', `meta mark set meta mark | ${hex(BYPASS_MARK)} accept`),
     // Filled from the policy and the links.
     addChain(INET, 'lan'),
+    // Filled when there are such connections.
+    addChain(INET, 'came_in'),
     addChain(INET, 'forward_blocked'),
     addChain(INET, 'refuse'),
     addRule(INET, 'refuse', 'meta l4proto tcp reject with tcp reset'),
@@ -81,9 +83,11 @@ function sets(): string[] {
 
 function arriving(takesNew: boolean): string[] {
   return [
+    addChain(INET, 'arrive'),
+    addRule(INET, 'arrive', 'iifname vmap @arrive'),
     addChain(INET, 'arrived', 'type filter hook prerouting priority raw'),
     addRule(INET, 'arrived', 'iifname "lo" return'),
-    addRule(INET, 'arrived', 'iifname vmap @arrive'),
+    addRule(INET, 'arrived', 'iifname "vpn-tun*" goto arrive'),
     // CVE-2019-14899: nobody outside may try out which address or connection the tunnel has.
     addRule(INET, 'arrived', 'ip daddr @vnic4 drop'),
     addRule(INET, 'arrived', 'ip6 daddr @vnic6 drop'),
@@ -118,8 +122,7 @@ function arriving(takesNew: boolean): string[] {
 function sending(): string[] {
   return [
     addChain(INET, 'sent_outside'),
-    addRule(INET, 'sent_outside', 'ip saddr . tcp sport . ip daddr . tcp dport @came_in4 goto bypass'),
-    addRule(INET, 'sent_outside', 'ip6 saddr . tcp sport . ip6 daddr . tcp dport @came_in6 goto bypass'),
+    addRule(INET, 'sent_outside', 'jump came_in'),
     addRule(INET, 'sent_outside', 'meta skuid vmap @sent_user'),
     addRule(INET, 'sent_outside', 'jump root_send'),
     addRule(INET, 'sent_outside', `${DNS} goto dns_mark`),
@@ -158,9 +161,11 @@ function dns(): string[] {
 
 function leaving(): string[] {
   return [
+    addChain(INET, 'enter'),
+    addRule(INET, 'enter', 'oifname vmap @enter'),
     addChain(INET, 'lock', 'type filter hook postrouting priority 110'),
     addRule(INET, 'lock', 'oifname "lo" accept'),
-    addRule(INET, 'lock', 'oifname vmap @enter'),
+    addRule(INET, 'lock', 'oifname "vpn-tun*" goto enter'),
     addRule(INET, 'lock', 'ip saddr @vnic4 drop'),
     addRule(INET, 'lock', 'ip6 saddr @vnic6 drop'),
     addRule(INET, 'lock', BYPASSES),
@@ -180,9 +185,10 @@ function otherTables(): string[] {
     `add map ${NETDEV} user { type uid : verdict; }`,
     addChain(NETDEV, 'root_frames'),
     addChain(NETDEV, 'unexplained'),
-    addRule(NETDEV, 'unexplained', 'ether type arp accept'),
     addRule(NETDEV, 'unexplained', 'drop'),
     addChain(NETDEV, 'frames'),
+    // What has a route came through the hooks above. Stacked devices may drop it on the way: then the mark tells.
+    addRule(NETDEV, 'frames', 'meta rtclassid & 0 == 0 accept'),
     addRule(NETDEV, 'frames', BYPASSES),
     addRule(NETDEV, 'frames', 'meta skuid vmap @user'),
     addRule(NETDEV, 'frames', 'goto root_frames'),

@@ -164,6 +164,10 @@ function cameInElements(connections: readonly Connection[]): string[] {
     const keys = own.map(
       ({ local, remote }) => `${local.address} . ${local.port} . ${remote.address} . ${remote.port}`,
     );
-    return [`add element ${INET} came_in${family === IPV6 ? 6 : 4} { ${keys.join(', ')} }`];
+    const [ip, set] = family === IPV6 ? ['ip6', 'came_in6'] : ['ip', 'came_in4'];
+    return [
+      `add element ${INET} ${set} { ${keys.join(', ')} }`,
+      addRule(INET, 'came_in', `${ip} saddr . tcp sport . ${ip} daddr . tcp dport @${set} goto bypass`),
+    ];
   });
 }

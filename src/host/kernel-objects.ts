@@ -1,6 +1,6 @@
 /** Adds and removes the objects of a plan by netlink: many in one go, with what failed told apart from what is to be undone. */
 import type { NetlinkRequest, NetlinkSocket } from '../kernel/netlink-socket.js';
-import { additions, type Operation, removals } from './operation.js';
+import { additions, type Operation, removals, restorations } from './operation.js';
 import type { UndoStack } from './undo.js';
 
 /** Already gone is as good as removed. */
@@ -29,16 +29,15 @@ export async function addObjects(
   if (failures[0]) throw failures[0].error;
 }
 
-/** Adds what is missing; what stands stays. Returns how many were missing. `ifindex` is the vNIC's. */
+/** Adds what is missing and puts right what is not as it was; what stands stays. `ifindex` is the vNIC's. */
 export async function restoreObjects(
   netlink: NetlinkSocket,
   operations: readonly Operation[],
   ifindex: number,
-): Promise<number> {
-  const failures = await netlink.batch(additions(operations, ifindex));
+): Promise<void> {
+  const failures = await netlink.batch(restorations(operations, ifindex));
   const failure = failures.find(({ error }) => error.errnoName !== 'EEXIST' && !GONE.has(error.errnoName));
   if (failure) throw failure.error;
-  return operations.length - failures.length;
 }
 
 export async function removeObjects(netlink: NetlinkSocket, operations: readonly Operation[]): Promise<void> {

@@ -12,6 +12,7 @@ import {
   deleteRule,
   type RouteSettings,
   type RuleSettings,
+  replaceRoute,
 } from '../kernel/rtnetlink.js';
 
 export type Operation =
@@ -29,6 +30,17 @@ export function addition(operation: Operation, ifindex: number): NetlinkRequest 
 /** Made one by one as they are sent: there may be 10,000. */
 export function* additions(operations: readonly Operation[], ifindex: number): Generator<NetlinkRequest> {
   for (const operation of operations) yield addition(operation, ifindex);
+}
+
+/**
+ * The request that makes it what it was, whether it is gone or somebody changed it. Of routes the kernel itself changes some:
+ * those of IPv6 lose their source when the address goes.
+ */
+export function* restorations(operations: readonly Operation[], ifindex: number): Generator<NetlinkRequest> {
+  for (const operation of operations) {
+    if (operation.kind !== 'route') yield addition(operation, ifindex);
+    else yield replaceRoute(operation, operation.dev === undefined ? undefined : ifindex);
+  }
 }
 
 /** The request that removes it; undefined for what goes with the vNIC. */

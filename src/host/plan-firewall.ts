@@ -165,6 +165,8 @@ function leaving({ slot, owner }: PlanInput, shapes: Shapes): string[] {
 
 /** Without these the host loses its links: exceptions.ts says why of each. */
 const DHCP = ['udp sport 68 udp dport 67', 'udp sport 546 udp dport 547'];
+/** Frames of system accounts that carry no IP, also behind tags: ARP, 802.1X, LLDP, PPPoE. Of them only, since a type may lie. */
+export const LINK_FRAMES = 'ether type != { ip, ip6, 8021q, 8021ad, 0x8847, 0x8848 } meta skuid 0-999 accept';
 export const HOST_EXCEPTIONS: readonly string[] = [
   'icmpv6 type { nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert } ip6 hoplimit 255 goto explained',
   'icmpv6 type { mld-listener-query, mld-listener-report, mld-listener-done, mld2-listener-report } ip6 hoplimit 1 goto explained',
@@ -201,7 +203,8 @@ function addUser(plan: FirewallPlan, input: PlanInput, shapes: Shapes): void {
   plan.elements.push(
     { set: `${INET} own_vpn`, key },
     { set: `${INET} outside_user`, key, verdict: onlySome ? 'goto explained' : `goto outside_${slot}` },
-    { set: `${NETDEV} user`, key, verdict: 'goto unexplained' },
+    // ARP that the kernel asks for on its own has no user.
+    { set: `${NETDEV} user`, key, verdict: 'drop' },
   );
   const refused = FAMILIES.filter((family) => shapes[family].kind === 'refused');
   if (refused.length === 0 || onlySome) return;
@@ -245,8 +248,7 @@ function addRoot(plan: FirewallPlan, input: PlanInput, shapes: Shapes): void {
   inet('root_send', 'udp sport 68 udp dport 67 goto bypass');
   inet('root_send', 'udp sport 546 udp dport 547 goto bypass');
   for (const text of DHCP) frames(`${text} accept`);
-  // Frames that carry no IP: 802.1X, LLDP and the like.
-  frames('ether type != { ip, ip6, 8021q } meta skuid 0 accept');
+  frames(LINK_FRAMES);
   const passed = uidsOf(blocked);
   if (passed.length > 0) {
     inet('root_send', `meta skuid { ${passed.join(', ')} } return`);

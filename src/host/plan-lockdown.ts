@@ -8,7 +8,7 @@ import { lanRules, type Surroundings } from './firewall.js';
 import { addChain, addRule, BYPASSES, hex } from './nft-text.js';
 import { BYPASS_MARK, LAN_TABLE, LOCKDOWN_TABLE, PRIORITY } from './numbers.js';
 import type { Operation } from './operation.js';
-import { HOST_EXCEPTIONS } from './plan-firewall.js';
+import { HOST_EXCEPTIONS, LINK_FRAMES } from './plan-firewall.js';
 
 const INET = `inet ${LOCKDOWN_TABLE}`;
 const NETDEV = `netdev ${LOCKDOWN_TABLE}`;
@@ -76,10 +76,9 @@ export function lockdownTable(
     ...judge.map((text) => addRule(INET, 'lockdown', text)),
     ...(everyone ? [addRule(INET, 'lockdown', 'goto closed')] : []),
     addChain(NETDEV, 'closed'),
-    addRule(NETDEV, 'closed', 'ether type arp accept'),
     addRule(NETDEV, 'closed', 'udp sport 68 udp dport 67 accept'),
     addRule(NETDEV, 'closed', 'udp sport 546 udp dport 547 accept'),
-    addRule(NETDEV, 'closed', 'ether type != { ip, ip6, 8021q } meta skuid 0 accept'),
+    addRule(NETDEV, 'closed', LINK_FRAMES),
     addRule(NETDEV, 'closed', 'drop'),
     addChain(NETDEV, 'frames'),
     addRule(NETDEV, 'frames', BYPASSES),

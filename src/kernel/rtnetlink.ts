@@ -6,7 +6,7 @@
 import { addressBits } from '../model/address.js';
 import { MIN_IPV6_MTU } from '../model/limits.js';
 import { type Family, IPV6 } from '../model/vpn-types.js';
-import { NLM_F_CREATE, NLM_F_EXCL } from './netlink.js';
+import { NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE } from './netlink.js';
 import type { NetlinkRequest } from './netlink-socket.js';
 
 export const RTM_NEWLINK = 16;
@@ -206,6 +206,11 @@ export interface RouteSettings {
 /** `ifindex` is that of `route.dev`. */
 export function addRoute(route: RouteSettings, ifindex?: number): NetlinkRequest {
   return routeRequest('RTM_NEWROUTE', RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, route, ifindex);
+}
+
+/** Instead of one with the same destination and metric, whatever else somebody made of that. */
+export function replaceRoute(route: RouteSettings, ifindex?: number): NetlinkRequest {
+  return routeRequest('RTM_NEWROUTE', RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, route, ifindex);
 }
 
 export function deleteRoute(route: RouteSettings, ifindex?: number): NetlinkRequest {

@@ -13,6 +13,10 @@ import { chmodSync, mkdtempSync, readdirSync, readlinkSync, rmSync } from 'node:
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { programPrefix } from '../../../src/host/numbers.js';
+import { ATTACH_TYPE, detachPrograms as detach } from '../../../src/kernel/bpf-attach.js';
+import { cgroup2Root } from '../../../src/kernel/cgroup.js';
+import { whyNoCgroup } from './cgroup.js';
 import { LabHost } from './host.js';
 import { type LabProcess, start } from './process.js';
 
@@ -109,6 +113,7 @@ export class Lab {
     const holders = new Set(this.#hosts.map((each) => each.holder.pid));
     for (const pid of processesIn(namespaces)) if (!holders.has(pid)) process.kill(pid, 'SIGKILL');
     await Promise.all(this.#hosts.map((each) => each.holder.kill('SIGKILL')));
+    for (const namespace of namespaces) detachPrograms(namespace);
     this.#hosts.length = 0;
     process.off('exit', this.#onExit);
     this.#removeDirectory();
@@ -116,6 +121,16 @@ export class Lab {
 
   #removeDirectory(): void {
     rmSync(this.directory, { recursive: true, force: true });
+  }
+}
+
+/** A service that is killed leaves its programs on the machine's root cgroup, which takes 64 of a kind. */
+function detachPrograms(namespace: string): void {
+  const root = whyNoCgroup() === undefined ? cgroup2Root() : undefined;
+  if (root === undefined) return;
+  const prefix = programPrefix(BigInt(namespace.slice('net:['.length, -1)));
+  for (const attachType of Object.values(ATTACH_TYPE)) {
+    detach(root, attachType, { name: (name) => name.startsWith(prefix) });
   }
 }
 

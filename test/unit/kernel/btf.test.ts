@@ -66,13 +66,8 @@ test('offsetOf() knows no members that are not there, no unions and no single bi
     ['none', 'state'],
     ['late', 'x'],
     ['flags', 'bit'],
-    ['', 'a'],
   ]) {
-    assert.equal(
-      types.offsetOf(struct as string, member as string),
-      struct === '' ? 0 : undefined,
-      `${struct}.${member}`,
-    );
+    assert.equal(types.offsetOf(struct as string, member as string), undefined, `${struct}.${member}`);
   }
   assert.equal(types.offsetOf('flags', 'byte'), 1);
 });
