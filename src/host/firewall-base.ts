@@ -122,7 +122,6 @@ function arriving(takesNew: boolean): string[] {
 function sending(): string[] {
   return [
     addChain(INET, 'sent_outside'),
-    addRule(INET, 'sent_outside', 'jump came_in'),
     addRule(INET, 'sent_outside', 'meta skuid vmap @sent_user'),
     addRule(INET, 'sent_outside', 'jump root_send'),
     addRule(INET, 'sent_outside', `${DNS} goto dns_mark`),
@@ -132,6 +131,8 @@ function sending(): string[] {
     addRule(INET, 'sent_inside', `${DNS} goto dns_mark`),
     addChain(INET, 'sent', 'type route hook output priority mangle'),
     addRule(INET, 'sent', CAME_IN),
+    // The rules lead these into the tunnel like everything that is covered.
+    addRule(INET, 'sent', 'jump came_in'),
     addRule(INET, 'sent', BYPASSES),
     addRule(INET, 'sent', 'oifname "vpn-tun*" goto sent_inside'),
     addRule(INET, 'sent', 'goto sent_outside'),

@@ -11,8 +11,11 @@ import { NFT_TABLE } from './numbers.js';
 import type { Plan } from './plan.js';
 import { type Element, type FirewallPlan, firewallAdditions, firewallRemovals } from './plan-firewall.js';
 import type { Connection } from './sockets.js';
+import { stands } from './standing-cgroups.js';
 
 const FAMILIES = ['inet', 'arp', 'netdev'];
+/** While cgroups go; none comes in their place, so there is an end to it. */
+const ATTEMPTS = 100;
 
 /** What the links and the policy say; the same for all VPNs. */
 export interface Surroundings {
@@ -47,17 +50,17 @@ export class Firewall {
    * of no use when these stand.
    */
   async add(plan: Plan, cameIn: readonly Connection[]): Promise<void> {
-    const additions = firewallAdditions(plan.firewall);
+    const additions = () => firewallAdditions(plan.firewall, stands);
     if (this.#standing.size === 0) {
       this.#cameIn = cameIn;
-      await this.#run([...this.#shared(), ...additions]);
+      await this.#run(() => [...this.#shared(), ...additions()]);
     } else {
       try {
         await this.#run(additions);
       } catch (error) {
         // `nft flush ruleset` is how many firewalls load their rules.
         if (this.isWhole()) throw error;
-        await this.#run([...this.#everything(), ...additions]);
+        await this.#run(() => [...this.#everything(), ...additions()]);
       }
     }
     this.#standing.set(plan.slot, plan.firewall);
@@ -68,25 +71,25 @@ export class Firewall {
     if (!standing) return;
     this.#standing.delete(plan.slot);
     try {
-      await this.#run(this.isUp ? firewallRemovals(standing, this.#onlyIn(standing)) : firewallRemoval());
+      await this.#run(() => (this.isUp ? firewallRemovals(standing, this.#onlyIn(standing)) : firewallRemoval()));
     } catch (error) {
       if (this.isWhole()) throw error;
       // Somebody took it away: the rest goes, or comes back without this one.
-      await this.#run(this.isUp ? this.#everything() : this.#nothing());
+      await this.#run(() => (this.isUp ? this.#everything() : this.#nothing()));
     }
   }
 
   /** Links or policy have changed. */
   async surround(surroundings: Surroundings): Promise<void> {
     this.#surroundings = surroundings;
-    if (this.isUp) await this.#run([...this.#fillSurroundings()]);
+    if (this.isUp) await this.#run(() => [...this.#fillSurroundings()]);
   }
 
   /** Everything anew in one transaction, so that there is no moment without. `cameIn` as in `add`. */
   async restore(cameIn: readonly Connection[]): Promise<void> {
     if (!this.isUp) return;
     this.#cameIn = cameIn;
-    await this.#run(this.#everything());
+    await this.#run(() => this.#everything());
   }
 
   /** Whether our tables exist. What is in them only we and root can change. */
@@ -99,7 +102,7 @@ export class Firewall {
   }
 
   #everything(): string[] {
-    const plans = [...this.#standing.values()].flatMap(firewallAdditions);
+    const plans = [...this.#standing.values()].flatMap((plan) => firewallAdditions(plan, stands));
     return [...this.#nothing(), ...this.#shared(), ...plans];
   }
 
@@ -135,8 +138,18 @@ export class Firewall {
     return [...own].filter(([key]) => !others.has(key)).map(([, element]) => element);
   }
 
-  #run(commands: readonly string[]): Promise<void> {
-    return this.#nftables().runAsync(commands.join('\n'));
+  /** Again when the commands have become others meanwhile: an application that ends takes its cgroup along. */
+  async #run(commands: () => readonly string[]): Promise<void> {
+    let text = commands().join('\n');
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await this.#nftables().runAsync(text);
+      } catch (error) {
+        const failed = text;
+        text = commands().join('\n');
+        if (text === failed || attempt === ATTEMPTS) throw error;
+      }
+    }
   }
 }
 

@@ -1,5 +1,5 @@
 /** Which sockets a plan means: coverage.ts' questions, answered from the plan and from what stands beside it. */
-import { cgroup2Root, resolveCgroup } from '../kernel/cgroup.js';
+import { cgroup2Root, cgroupExists, resolveCgroup } from '../kernel/cgroup.js';
 import { coverage as prefixCoverage } from '../model/on-link.js';
 import type { Family } from '../model/vpn-types.js';
 import type { AppSelector } from './applications.js';
@@ -36,9 +36,12 @@ async function applications(selectors: readonly AppSelector[], paths: readonly s
   const cgroups = new Set<bigint>();
   const root = cgroup2Root();
   for (const path of paths) {
-    // A cgroup that has gone meanwhile has no sockets.
-    const ids = await cgroupIds(resolveCgroup(path, root)).catch(() => []);
-    for (const id of ids) cgroups.add(id);
+    try {
+      for (const id of await cgroupIds(resolveCgroup(path, root))) cgroups.add(id);
+    } catch (error) {
+      // One that has gone meanwhile has no processes.
+      if (cgroupExists(path)) throw error;
+    }
   }
   return { uids, cgroups };
 }

@@ -23,11 +23,14 @@ export interface FirewallPlan {
   chains: string[];
   /** Definitions and content of sets of its own. */
   sets: { name: string; type: string; elements: string[] }[];
-  rules: [chain: string, text: string][];
+  rules: Rule[];
   /** Rules in chains that are empty until root has a VPN, with their tables. */
   rootRules: [table: string, chain: string, text: string][];
   elements: Element[];
 }
+
+/** `cgroup`: the name of the one it matches, without which there is no such rule. */
+export type Rule = [chain: string, text: string, cgroup?: string];
 
 export type Shapes = Readonly<Record<Family, RouteShape>>;
 
@@ -67,14 +70,16 @@ export function planFirewall(input: PlanInput, numbers: SlotNumbers, shapes: Sha
   return plan;
 }
 
-export function firewallAdditions(plan: FirewallPlan): string[] {
+/** `stands`: whether there still is a cgroup of this name. */
+export function firewallAdditions(plan: FirewallPlan, stands: (cgroup: string) => boolean = () => true): string[] {
+  const rules = plan.rules.filter(([, , cgroup]) => cgroup === undefined || stands(cgroup));
   return [
     ...plan.chains.map((chain) => addChain(INET, chain)),
     ...plan.sets.flatMap(({ name, type, elements }) => [
       `add set ${INET} ${name} { type ${type}; flags interval; }`,
       `add element ${INET} ${name} { ${elements.join(', ')} }`,
     ]),
-    ...plan.rules.map(([chain, text]) => addRule(INET, chain, text)),
+    ...rules.map(([chain, text]) => addRule(INET, chain, text)),
     ...plan.rootRules.map(([table, chain, text]) => addRule(table, chain, text)),
     ...plan.elements.map(({ set, key, verdict }) => `add element ${set} { ${key}${verdict ? ` : ${verdict}` : ''} }`),
   ];
@@ -275,7 +280,8 @@ function addApplications(plan: FirewallPlan, input: PlanInput, { link }: SlotNum
   for (const purpose of ['covered', 'blocked'] as const) {
     const mark = hex(selectionMark(selections[purpose] ?? 0));
     for (const { level, name } of cgroups[purpose]) {
-      plan.rules.push([chain, `socket cgroupv2 level ${level} "${name}" meta mark set meta mark | ${mark} return`]);
+      const text = `socket cgroupv2 level ${level} "${name}" meta mark set meta mark | ${mark} return`;
+      plan.rules.push([chain, text, name]);
     }
   }
   if (owner === 0) plan.rootRules.push([INET, 'root_send', `jump ${chain}`]);

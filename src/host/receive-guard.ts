@@ -18,6 +18,7 @@ import {
 import { HashMap, loadProgram, PROGRAM_TYPE } from '../kernel/bpf-syscall.js';
 import { resolveCgroup } from '../kernel/cgroup.js';
 import { kernelOffsets } from '../kernel/kernel-offsets.js';
+import { KernelError } from '../model/errors.js';
 import type { AppSelector } from './applications.js';
 import { BYPASS_MARK, SELECTION_FIELD, SLOTS, selectionMark } from './numbers.js';
 
@@ -145,7 +146,8 @@ function load(name: string, netnsCookie: bigint, rules: HashMap, lists: HashMap)
   };
   try {
     return program();
-  } catch {
+  } catch (error) {
+    if (error instanceof KernelError && error.errnoName === 'EPERM') throw error;
     // Before Linux 6.15 such a program may not ask for the cookie and has to look for it.
     return program(kernelOffsets());
   }

@@ -37,21 +37,26 @@ export class SocketMarks {
     if (problem !== undefined) throw new BusinessError(2200003, undefined, problem);
   }
 
-  attach(
-    plan: Plan,
-    request: Pick<PlanInput, 'owner' | 'trusted' | 'blocked'>,
-    ifindex: number,
-    undo: UndoStack,
-  ): void {
-    undo.push(() => this.detach(plan, ifindex));
+  /** From now on sockets have the plan's marks, which mean nothing as long as no rule asks for them. */
+  mark(plan: Pick<Plan, 'slot' | 'cgroupMarks' | 'applicationMarks'>, undo: UndoStack): void {
+    undo.push(() => this.#unmark(plan));
     for (const mark of plan.cgroupMarks) this.#attachToCgroup(mark, plan.slot);
     for (const mark of plan.applicationMarks) this.#apps.add(mark);
+  }
+
+  /** From now on only sockets that the plan covers receive from its vNIC. */
+  guard(plan: Plan, request: Pick<PlanInput, 'owner' | 'trusted' | 'blocked'>, ifindex: number, undo: UndoStack): void {
+    undo.push(() => this.#guard?.delete(ifindex));
     this.#guard?.set(ifindex, receiveRule({ ...request, selections: plan.selections }));
   }
 
-  /** Skips what is gone already. */
+  /** Takes both back; skips what is gone already. */
   detach(plan: Plan, ifindex: number): void {
     this.#guard?.delete(ifindex);
+    this.#unmark(plan);
+  }
+
+  #unmark(plan: Pick<Plan, 'slot' | 'cgroupMarks' | 'applicationMarks'>): void {
     for (const mark of plan.applicationMarks) this.#apps.remove(mark);
     for (const { cgroup } of plan.cgroupMarks) this.#detachFromCgroup(cgroup, plan.slot);
   }

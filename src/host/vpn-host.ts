@@ -7,7 +7,6 @@
  * have its addresses, then the rules that lead there, and the firewall last.
  */
 import { closeSync, statSync } from 'node:fs';
-import { cgroupExists } from '../kernel/cgroup.js';
 import type { Epoll } from '../kernel/epoll.js';
 import { Lane } from '../kernel/lane.js';
 import { NetlinkSocket } from '../kernel/netlink-socket.js';
@@ -44,7 +43,7 @@ import { Restorer } from './restorer.js';
 import { bucketsOf, Sections } from './sections.js';
 import { Selections } from './selections.js';
 import { SocketMarks } from './socket-marks.js';
-import { type Standing, standingCgroups } from './standing-cgroups.js';
+import { requireCgroups, standingCgroups } from './standing-cgroups.js';
 import { type Swept, sweep } from './sweep.js';
 import { Sysctls } from './sysctl.js';
 import { SysctlRecord } from './sysctl-record.js';
@@ -59,9 +58,6 @@ export interface RaisedVpn {
 }
 
 export type VpnRequest = Omit<PlanInput, 'selections' | 'sections' | 'lastUid' | 'cgroups'>;
-
-/** Of setUp, while applications come and go. */
-const ATTEMPTS = 5;
 
 export interface HostSettings {
   /** For what has to be given back and could not be told by its tags. */
@@ -135,33 +131,30 @@ export class VpnHost {
   raise(request: VpnRequest): Promise<RaisedVpn> {
     return this.#lane.run(async () => {
       await this.#connections.require();
+      requireCgroups([...request.trusted, ...request.blocked]);
       this.#marks.require(request);
-      for (let attempt = 1; ; attempt++) {
-        const covered = await standingCgroups(request.trusted);
-        const blocked = await standingCgroups(request.blocked);
-        try {
-          return await this.#raise(request, { covered, blocked });
-        } catch (error) {
-          // An application that ended meanwhile took its cgroup along, and with it the whole transaction.
-          if (attempt === ATTEMPTS || [...covered.paths, ...blocked.paths].every(cgroupExists)) throw error;
-        }
-      }
+      return this.#raise(request);
     });
   }
 
-  async #raise(request: VpnRequest, standing: Record<'covered' | 'blocked', Standing>): Promise<RaisedVpn> {
+  async #raise(request: VpnRequest): Promise<RaisedVpn> {
     const undo = new UndoStack();
     try {
-      const cgroups = { covered: standing.covered.cgroups, blocked: standing.blocked.cgroups };
       const selections = this.#takeSelections(request, undo);
       const sections = this.#sections.acquire(bucketsOf(request.owner, request.spec, this.#lastUid));
       undo.push(() => void this.#sections.release(sections.priorities.keys()));
-      const plan = planVpn({ ...request, lastUid: this.#lastUid, selections, sections, cgroups });
+      const planWith = (cgroups: PlanInput['cgroups']) =>
+        planVpn({ ...request, lastUid: this.#lastUid, selections, sections, cgroups });
+      // Before it is looked where applications run: what starts meanwhile is told by its mark.
+      this.#marks.mark(planWith({ covered: [], blocked: [] }), undo);
+      const covered = await standingCgroups(request.trusted);
+      const blocked = await standingCgroups(request.blocked);
+      const plan = planWith({ covered: covered.cgroups, blocked: blocked.cgroups });
       const tun = await this.#apply(plan, request, undo);
       const vpn = { plan, tun };
       this.#raised.set(plan.slot, vpn);
       undo.push(() => void this.#raised.delete(plan.slot));
-      await this.#settle(vpn, request, { covered: standing.covered.paths, blocked: standing.blocked.paths }, undo);
+      await this.#settle(vpn, request, { covered: covered.paths, blocked: blocked.paths }, undo);
       this.#live.set(tun.ifindex, tun.name);
       return vpn;
     } catch (error) {
@@ -266,7 +259,7 @@ export class VpnHost {
       undo.push(() => this.#refreshAfter(plan));
       await this.#neighbourhood.refresh(this.#policy, { vpn: true, rootVpn: plan.owner === 0 || this.#hasRootVpn() });
     }
-    this.#marks.attach(plan, request, tun.ifindex, undo);
+    this.#marks.guard(plan, request, tun.ifindex, undo);
     const shared = isFirst ? [...planBase(this.#lastUid), ...planUdpServices(this.#policy.udpServices)] : [];
     const rules = [...shared, ...plan.sectionRules, ...plan.rules];
     await addObjects(this.#netlink, vnicRequests(plan, tun), [...plan.routes, ...rules], tun.ifindex, undo);

@@ -5,6 +5,9 @@ import { cgroup2Root } from './cgroup.js';
 
 const RIGHTS = 'CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON in the initial user namespace';
 
+/** What was loaded once can be again, and takes tens of milliseconds. By attach type. */
+const loadable = new Set<number>();
+
 /** Undefined when nothing is in the way. `load` loads such a program and lets it go again; nothing stays changed. */
 export function programProblem(purpose: string, attachType: number, load: () => void): string | undefined {
   const reason = problem(attachType, load);
@@ -18,7 +21,8 @@ function problem(attachType: number, load: () => void): string | undefined {
     if (isTaken(root, attachType)) {
       return 'its place on the root cgroup, where a BPF program of somebody else allows none beside it';
     }
-    load();
+    if (!loadable.has(attachType)) load();
+    loadable.add(attachType);
     return undefined;
   } catch (error) {
     if (error instanceof KernelError) return reasonOf(error);

@@ -14,6 +14,8 @@ const LOAD_16 = 0x28;
 const LOAD_8 = 0x30;
 const JUMP_EQUAL = 0x15;
 const RETURN = 0x06;
+/** sizeof(struct sock_fprog) on 64-bit machines. */
+const FPROG = 16;
 const INSTRUCTION = 8;
 /** Jumps are relative and have eight bits. */
 const PORTS_MAXIMUM = 64;
@@ -59,13 +61,12 @@ export function changesOfOthers(ports: readonly number[], table: number): Buffer
 }
 
 export function attachFilter(fd: number, program: Buffer): void {
-  const filter = Buffer.alloc(Math.max(program.length, 128));
-  program.copy(filter);
-  // struct sock_fprog: the number of instructions, and where they are.
-  const fprog = Buffer.alloc(16);
-  fprog.writeUInt16LE(program.length / INSTRUCTION, 0);
-  fprog.writeBigUInt64LE(addressOf(filter), 8);
-  checked(libc.setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, fprog, 16), 'setsockopt', 'SO_ATTACH_FILTER');
+  // struct sock_fprog: the number of instructions, and where they are. One buffer: one that is only pointed to may be collected.
+  const block = Buffer.alloc(Math.max(FPROG + program.length, 128));
+  block.writeUInt16LE(program.length / INSTRUCTION, 0);
+  block.writeBigUInt64LE(addressOf(block) + BigInt(FPROG), 8);
+  program.copy(block, FPROG);
+  checked(libc.setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, block, FPROG), 'setsockopt', 'SO_ATTACH_FILTER');
 }
 
 function assemble(instructions: readonly Instruction[]): Buffer {

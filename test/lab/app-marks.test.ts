@@ -11,7 +11,7 @@
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdirSync, readdirSync, rmdirSync, writeFileSync } from 'node:fs';
+import { closeSync, existsSync, mkdirSync, openSync, readdirSync, rmdirSync, writeFileSync } from 'node:fs';
 import test from 'node:test';
 import { fileURLToPath } from 'node:url';
 import fc from 'fast-check';
@@ -20,6 +20,9 @@ import { SELECTION_FIELD } from '../../src/host/numbers.js';
 import { appIdCandidates, MAX_APP_ID_BYTES } from '../../src/kernel/app-cgroup.js';
 import { attachSocketMark, detachSocketMarks, listSocketMarks, sweepSocketMarks } from '../../src/kernel/bpf.js';
 import { CGROUP_LEVELS } from '../../src/kernel/bpf-app-marks.js';
+import { Assembler } from '../../src/kernel/bpf-assembler.js';
+import { ATTACH_TYPE, attachProgram, detachProgram, isTaken } from '../../src/kernel/bpf-attach.js';
+import { bpf, loadProgram, PROGRAM_TYPE } from '../../src/kernel/bpf-syscall.js';
 import { cgroup2Root } from '../../src/kernel/cgroup.js';
 import { checked } from '../../src/kernel/errno.js';
 import { libc } from '../../src/kernel/ffi.js';
@@ -31,6 +34,8 @@ import {
   SOCK_STREAM,
   socketMark,
 } from '../../src/kernel/socket-options.js';
+import { LAUNCHER, LAUNCHES } from './app-marks/launcher.js';
+import { LONGEST, SHAPES, UUID } from './app-marks/names.js';
 import { whyNoCgroup } from './lib/cgroup.js';
 import { requireRoot } from './lib/prerequisites.js';
 
@@ -43,8 +48,6 @@ const KINDS = [
 const USER = 2001;
 const A = 0x01000000;
 const B = 0x02000000;
-const UUID = '1f0c2c5e-98a4-4f0e-8a55-0123456789ab';
-const LONGEST = 'i'.repeat(MAX_APP_ID_BYTES);
 const thisFile = fileURLToPath(import.meta.url);
 const root = cgroup2Root() ?? '';
 
@@ -116,62 +119,6 @@ function probe(uid: number): void {
   process.on('disconnect', () => process.exit());
   process.send?.('ready');
 }
-
-/** name of the cgroup, an id, whether it matches. */
-const SHAPES: readonly [name: string, id: string, matches: boolean][] = [
-  ['app-org.lab.Maps-17.scope', 'org.lab.Maps', true],
-  ['app-gnome-org.lab.Maps-17.scope', 'org.lab.Maps', true],
-  ['app-org.lab.Maps.scope', 'org.lab.Maps', true],
-  ['app-gnome-org.lab.Maps@autostart.service', 'org.lab.Maps', true],
-  ['app-org.lab.Maps@a-b-c.service', 'org.lab.Maps', true],
-  ['app-gnome-org.lab.Maps.service', 'org.lab.Maps', true],
-  ['app-gnome-org.lab.Maps-17.slice', 'org.lab.Maps', true],
-  ['app-gnome-org.lab.Maps.slice', 'org.lab.Maps', true],
-  ['app-org.lab.Maps-17.slice', 'org.lab.Maps', true],
-  ['app-org.lab.Maps.slice', 'org.lab.Maps', true],
-  ['app-gnome-lab\\x2dmaps-17.scope', 'lab\\x2dmaps', true],
-  ['app-gnome-lab\\x2dmaps-17.scope', 'lab', false],
-  ['app-gnome-lab\\x2dmaps-17.scope', 'lab-maps', false],
-  ['app-flatpak-org.lab.Maps-17.scope', 'org.lab.Maps', true],
-  ['app-flatpak-org.telegram.desktop-17.scope', 'org.telegram.desktop', true],
-  ['app-gnome-firefox.desktop-17.scope', 'firefox', true],
-  ['flatpak-org.lab.my-Maps-17.scope', 'org.lab.my-Maps', true],
-  ['flatpak-org.lab.my-Maps-17.scope', 'org.lab.my', false],
-  ['gnome-launched-lab-maps.desktop-17.scope', 'lab-maps', true],
-  ['dbus-:1.2-org.lab.Maps@0.service', 'org.lab.Maps', true],
-  [`snap.firefox.browser-${UUID}.scope`, 'snap.firefox.browser', true],
-  [`snap.firefox.browser-${UUID}.scope`, 'snap.firefox', true],
-  [`snap.firefox.browser-${UUID}.scope`, 'firefox', true],
-  [`snap.firefox.browser-${UUID}.scope`, 'browser', false],
-  [`snap.my-fox.web-app.${UUID}.scope`, 'snap.my-fox.web-app', true],
-  // No UUID: one of its dashes is none.
-  ...[0, 9, 14, 19, 24].map((at): [string, string, boolean] => {
-    const tail = `-${UUID}`;
-    return [`snap.firefox.browser${tail.slice(0, at)}x${tail.slice(at + 1)}.scope`, 'snap.firefox.browser', false];
-  }),
-  ['snap.lxd.daemon.service', 'snap.lxd.daemon', true],
-  ['snap.lxd.daemon.service', 'lxd', true],
-  ['nginx.service', 'nginx', true],
-  ['nginx.service', 'nginx.service', true],
-  ['openvpn@home.service', 'openvpn', true],
-  ['openvpn@home.service', 'openvpn@home.service', true],
-  ['openvpn@home.service', 'home', false],
-  [`app-${LONGEST}-17.scope`, LONGEST, true],
-  [`app-${LONGEST}i-17.scope`, LONGEST, false],
-  // Part of an id, an id with more, and an id that stands where none belongs.
-  ['app-org.lab.MapsPlus-17.scope', 'org.lab.Maps', false],
-  ['app-org.lab-17.scope', 'org.lab.Maps', false],
-  ['app-org.lab.Maps-17.scope', 'org.lab.maps', false],
-  ['app-org.lab.Maps-firefox-17.scope', 'org.lab.Maps', false],
-  ['app-gnome-firefox-org.lab.Maps.scope', 'org.lab.Maps', false],
-  ['app-firefox@org.lab.Maps.service', 'org.lab.Maps', false],
-  ['org.lab.Maps.scope', 'org.lab.Maps', false],
-  ['org.lab.Maps', 'org.lab.Maps', false],
-  ['app-gnome-org.lab.Maps-17', 'org.lab.Maps', false],
-  ['xapp-gnome-org.lab.Maps-17.scope', 'org.lab.Maps', false],
-  ['flatpak-org.lab.Maps-17.service', 'org.lab.Maps', false],
-  ['snap.firefox.scope', 'firefox', false],
-];
 
 /** The ids under test one at a time, beside one that is never matched and keeps the program attached. */
 function matches(scene: Scene, id: string): boolean {
@@ -418,29 +365,6 @@ const scenarios: Record<string, (scene: Scene) => void | Promise<void>> = {
   },
 };
 
-const LAUNCHES = 50;
-/** Forks; the child enters a new scope and at once makes a socket, every other time as a new program. */
-const LAUNCHER = `
-import os, socket, sys
-scratch, count = sys.argv[1], int(sys.argv[2])
-LOOK = "import os, socket; os._exit(socket.socket(socket.AF_INET, socket.SOCK_DGRAM).getsockopt(1, 36) >> 24)"
-marks = {}
-for number in range(count):
-    scope = '%s/app-gnome-org.lab.Maps-%d.scope' % (scratch, os.getpid() * 1000 + number)
-    pid = os.fork()
-    if pid == 0:
-        os.mkdir(scope)
-        with open(scope + '/cgroup.procs', 'w') as procs: procs.write(str(os.getpid()))
-        if number % 2: os.execv(sys.executable, [sys.executable, '-S', '-E', '-c', LOOK])
-        os._exit(socket.socket(socket.AF_INET6, socket.SOCK_STREAM).getsockopt(1, 36) >> 24)
-    mark = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    marks[mark] = marks.get(mark, 0) + 1
-    for attempt in range(1000):
-        try: os.rmdir(scope); break
-        except OSError: pass
-print(' '.join('%d:%d' % each for each in sorted(marks.items())))
-`;
-
 /** What mkdir(2) takes; names of the kernel's own files are taken. */
 function isCgroupName(text: string): boolean {
   const taken = text === '' || text === '.' || text === '..' || /^(cgroup|cpu|memory|io|pids)\./.test(text);
@@ -547,6 +471,28 @@ function tests(): void {
       }
     } finally {
       for (const child of busy) child.kill('SIGKILL');
+    }
+  });
+
+  lab('a place that somebody keeps for himself is seen', async () => {
+    const directory = `${root}/vpnd-apps-${process.pid}-taken`;
+    mkdirSync(directory);
+    const instructions = new Assembler().move('r0', 1).exit().program();
+    const attachType = ATTACH_TYPE.sockCreate;
+    const program = loadProgram({ name: 'foreign', type: PROGRAM_TYPE.cgroupSock, attachType, instructions });
+    try {
+      assert.equal(isTaken(directory, attachType), false);
+      attachProgram(directory, program, attachType);
+      assert.equal(isTaken(directory, attachType), false);
+      detachProgram(directory, program, attachType);
+      const cgroup = openSync(directory, 'r');
+      // BPF_PROG_ATTACH without BPF_F_ALLOW_MULTI.
+      assert.equal(bpf(8, { 0: cgroup, 4: program, 8: attachType }), 0);
+      closeSync(cgroup);
+      assert.equal(isTaken(directory, attachType), true);
+    } finally {
+      closeSync(program);
+      rmdirSync(directory);
     }
   });
 

@@ -117,28 +117,39 @@ for (const { owner, name } of OWNERS) {
 
 for (const { owner, name } of OWNERS) {
   for (const list of ['trustedApplications', 'blockedApplications'] as const) {
-    test(`${name}, ${list}: what starts while it is set up is on the right side as soon as it is`, TIMEOUT, async (t) => {
-      const the = await scene(t);
-      if (!the) return;
-      const { lab, launcher } = the;
-      const isTrusted = list === 'trustedApplications';
-      const targets = Object.values(isTrusted ? ADDRESSES.internet : ADDRESSES.server);
-      const [lasting, ending] = [lab.cgroup('lasting.slice'), lab.cgroup('ending.slice')];
-      const second = await startLauncher(lab.app);
-      // They keep the sockets they made with their first breath; others come and go, cgroup and all.
-      const crowd = launcher.crowd({ below: lasting, pattern: PATTERN, uid: 2001, count: LAUNCHES, targets }, 5000);
-      const volleys = second.volleys({ below: ending, pattern: PATTERN, uid: 2001, count: LAUNCHES, targets });
-      const tunnel = await raise(the, owner, { [list]: [ID] });
-      const names = await crowd;
-      await volleys;
-      const before = (await lab.departed()).length;
-      const inside = (await tunnel.peek()).length;
-      const answers = await launcher.again(names, 300);
-      const sides = new Set(Object.values(answers).flatMap((each) => Object.values(each)).map((text) => text.split(' ')[0]));
-      t.diagnostic([...sides].join());
-      const strays = isTrusted ? (await lab.departed()).slice(before) : (await tunnel.peek()).slice(inside);
-      const lines = strays.filter(({ destination }) => targets.some((target) => target === destination));
-      assert.deepEqual([...new Set(lines.map((each) => `${each.protocol} ${each.source} ${each.sourcePort ?? ''}`))], []);
-    });
+    test(
+      `${name}, ${list}: what starts while it is set up is on the right side as soon as it is`,
+      TIMEOUT,
+      async (t) => {
+        const the = await scene(t);
+        if (!the) return;
+        const { lab, launcher } = the;
+        const isTrusted = list === 'trustedApplications';
+        const targets = Object.values(isTrusted ? ADDRESSES.internet : ADDRESSES.server);
+        const [lasting, ending] = [lab.cgroup('lasting.slice'), lab.cgroup('ending.slice')];
+        const second = await startLauncher(lab.app);
+        // They keep the sockets they made with their first breath; others come and go, cgroup and all.
+        const crowd = launcher.crowd({ below: lasting, pattern: PATTERN, uid: 2001, count: LAUNCHES, targets }, 5000);
+        const volleys = second.volleys({ below: ending, pattern: PATTERN, uid: 2001, count: LAUNCHES, targets });
+        const tunnel = await raise(the, owner, { [list]: [ID] });
+        const names = await crowd;
+        await volleys;
+        const before = (await lab.departed()).length;
+        const inside = (await tunnel.peek()).length;
+        const answers = await launcher.again(names, 300);
+        const sides = new Set(
+          Object.values(answers)
+            .flatMap((each) => Object.values(each))
+            .map((text) => text.split(' ')[0]),
+        );
+        t.diagnostic([...sides].join());
+        const strays = isTrusted ? (await lab.departed()).slice(before) : (await tunnel.peek()).slice(inside);
+        const lines = strays.filter(({ destination }) => targets.some((target) => target === destination));
+        assert.deepEqual(
+          [...new Set(lines.map((each) => `${each.protocol} ${each.source} ${each.sourcePort ?? ''}`))],
+          [],
+        );
+      },
+    );
   }
 }

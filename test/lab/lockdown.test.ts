@@ -9,8 +9,8 @@
  */
 import assert from 'node:assert/strict';
 import { dirname } from 'node:path';
-import { type TestContext, test } from 'node:test';
-import type { DepartedPacket, LeakException } from './lib/leak-check.js';
+import { test } from 'node:test';
+import type { LeakException } from './lib/leak-check.js';
 import { FAMILIES, isInside, isLinkUpkeep, raise } from './lib/policy-facts.js';
 import { isTunnelDatagram, POLICY_ADDRESSES, type PolicyLab, policyLab } from './lib/policy-lab.js';
 import { startSocketProcess } from './lib/socket-process.js';
@@ -31,7 +31,7 @@ const PROTOCOLS = ['tcp', 'udp', 'icmp', 'dns-udp', 'dns-tcp'] as const;
 const callers = UIDS.map((uid) => ({ match: { uid }, system: true, permissions: ['ohos.permission.MANAGE_VPN'] }));
 const policyOf = (lockdown: number[], more: object = {}) => ({
   callers,
-  lockdown: lockdown.map((uid) => ({ uid })),
+  lockdown,
   ...more,
 });
 
@@ -98,80 +98,90 @@ async function leaks(lab: PolicyLab, work: () => Promise<void>, known?: LeakExce
   return lab.leaks({ isUncovered: isLinkUpkeep, isProtected: isTunnelDatagram }, known, since);
 }
 
-test('without a VPN a user under lockdown reaches loopback and the local network, others everything', TIMEOUT, async (t) => {
-  const lab = await policyLab(t, { vpnd: { policy: policyOf([2001]) } });
-  if (!lab) return;
-  const found = await leaks(lab, async () => {
-    await reachesNothing(lab, 2001);
-    await reachesLocalNetwork(lab, 2001);
-  });
-  assert.deepEqual(found, []);
-  await isOutside(lab, 2002);
-  await isOutside(lab, 0);
-  const marked = await startSocketProcess(lab.app, 2001, { mayMark: true });
-  for (const family of FAMILIES) {
-    const fd = await marked.call('open', { transport: 'tcp', remote: [internet[family], ECHO], mark: BYPASS });
-    assert.equal(await marked.call('hears', fd, 'server'), true, 'protected');
-  }
-
-  await reload(lab.vpnd, policyOf([2001], { lan: 'off' }));
-  await eventually('the local network is closed', async () => {
-    const answer = await lab.probe({ uid: 2001, protocol: 'udp', target: lanHost.ipv4, timeoutMs: 200 });
-    return 'error' in answer || undefined;
-  });
-  const closed = await leaks(lab, async () => {
-    await reachesNothing(lab, 2001);
-    for (const family of FAMILIES) {
-      for (const protocol of PROTOCOLS) {
-        const answer = await lab.probe({ uid: 2001, protocol, target: lanHost[family], timeoutMs: 100 });
-        assert.ok('error' in answer, `${protocol} ${family}`);
-      }
-    }
-  });
-  assert.deepEqual(closed, []);
-});
-
-test("root's lockdown is everyone's, root's too; leases and neighbours go on, sessions from the LAN too", TIMEOUT, async (t) => {
-  const lab = await policyLab(t, { vpnd: { policy: policyOf([0]) } });
-  if (!lab) return;
-  const found = await leaks(lab, async () => {
-    for (const uid of UIDS) await reachesNothing(lab, uid);
-    for (const uid of UIDS) await reachesLocalNetwork(lab, uid);
-    await lab.app.ip('neigh flush all');
-    await reachesLocalNetwork(lab, 2002);
-    const near = await lab.stranger(lab.lanHost);
-    for (const family of FAMILIES) {
-      await near.goesOn(await near.call('openSession', { target: HOST[family], port: 22 }));
-    }
-  });
-  assert.deepEqual(found, []);
-
-  const since = await lab.moment();
-  const client = await startSocketProcess(lab.app, 0);
-  const renewals = [
-    { family: 'ipv4', port: 68, any: '0.0.0.0', server: 67 },
-    { family: 'ipv6', port: 546, any: '::', server: 547 },
-  ] as const;
-  for (const { family, port, any, server } of renewals) {
-    const fd = await client.call('open', { transport: 'udp', local: [any, port], remote: [SERVER[family], server] });
-    await client.call('send', fd, 'renewal');
-    await eventually('the renewal', async () => {
-      const sent = (await lab.departed()).slice();
-      return sent.some(({ sourcePort, destination }) => sourcePort === port && destination === SERVER[family]) || undefined;
+test(
+  'without a VPN a user under lockdown reaches loopback and the local network, others everything',
+  TIMEOUT,
+  async (t) => {
+    const lab = await policyLab(t, { vpnd: { policy: policyOf([2001]) } });
+    if (!lab) return;
+    const found = await leaks(lab, async () => {
+      await reachesNothing(lab, 2001);
+      await reachesLocalNetwork(lab, 2001);
     });
-  }
-  assert.deepEqual(await lab.leaks({}, undefined, since), []);
-
-  // Whatever came in from beyond the link: nothing of the answer leaves.
-  const far = await lab.stranger(lab.server);
-  const silent = await leaks(lab, async () => {
+    assert.deepEqual(found, []);
+    await isOutside(lab, 2002);
+    await isOutside(lab, 0);
+    const marked = await startSocketProcess(lab.app, 2001, { mayMark: true });
     for (const family of FAMILIES) {
-      const answer = await far.call('probe', { protocol: 'tcp', target: HOST[family], port: 22, timeoutMs: 300 });
-      assert.deepEqual(answer, { error: 'silence' }, family);
+      const fd = await marked.call('open', { transport: 'tcp', remote: [internet[family], ECHO], mark: BYPASS });
+      assert.equal(await marked.call('hears', fd, 'server'), true, 'protected');
     }
-  });
-  assert.deepEqual(silent, []);
-});
+
+    await reload(lab.vpnd, policyOf([2001], { lan: 'off' }));
+    await eventually('the local network is closed', async () => {
+      const answer = await lab.probe({ uid: 2001, protocol: 'udp', target: lanHost.ipv4, timeoutMs: 200 });
+      return 'error' in answer || undefined;
+    });
+    const closed = await leaks(lab, async () => {
+      await reachesNothing(lab, 2001);
+      for (const family of FAMILIES) {
+        for (const protocol of PROTOCOLS) {
+          const answer = await lab.probe({ uid: 2001, protocol, target: lanHost[family], timeoutMs: 100 });
+          assert.ok('error' in answer, `${protocol} ${family}`);
+        }
+      }
+    });
+    assert.deepEqual(closed, []);
+  },
+);
+
+test(
+  "root's lockdown is everyone's, root's too; leases and neighbours go on, sessions from the LAN too",
+  TIMEOUT,
+  async (t) => {
+    const lab = await policyLab(t, { vpnd: { policy: policyOf([0]) } });
+    if (!lab) return;
+    const found = await leaks(lab, async () => {
+      for (const uid of UIDS) await reachesNothing(lab, uid);
+      for (const uid of UIDS) await reachesLocalNetwork(lab, uid);
+      await lab.app.ip('neigh flush all');
+      await reachesLocalNetwork(lab, 2002);
+      const near = await lab.stranger(lab.lanHost);
+      for (const family of FAMILIES) {
+        await near.goesOn(await near.call('openSession', { target: HOST[family], port: 22 }));
+      }
+    });
+    assert.deepEqual(found, []);
+
+    const since = await lab.moment();
+    const client = await startSocketProcess(lab.app, 0);
+    const renewals = [
+      { family: 'ipv4', port: 68, any: '0.0.0.0', server: 67 },
+      { family: 'ipv6', port: 546, any: '::', server: 547 },
+    ] as const;
+    for (const { family, port, any, server } of renewals) {
+      const fd = await client.call('open', { transport: 'udp', local: [any, port], remote: [SERVER[family], server] });
+      await client.call('send', fd, 'renewal');
+      await eventually('the renewal', async () => {
+        const sent = await lab.departed();
+        return (
+          sent.some(({ sourcePort, destination }) => sourcePort === port && destination === SERVER[family]) || undefined
+        );
+      });
+    }
+    assert.deepEqual(await lab.leaks({}, undefined, since), []);
+
+    // Whatever came in from beyond the link: nothing of the answer leaves.
+    const far = await lab.stranger(lab.server);
+    const silent = await leaks(lab, async () => {
+      for (const family of FAMILIES) {
+        const answer = await far.call('probe', { protocol: 'tcp', target: HOST[family], port: 22, timeoutMs: 300 });
+        assert.deepEqual(answer, { error: 'silence' }, family);
+      }
+    });
+    assert.deepEqual(silent, []);
+  },
+);
 
 for (const users of [[2001], [0]]) {
   const whose = users[0] === 0 ? "everyone's" : "a user's";
@@ -199,7 +209,11 @@ for (const users of [[2001], [0]]) {
       known,
     );
     assert.deepEqual(found, []);
-    for (const each of traffic) assert.deepEqual((await each.states()).flatMap(({ sides }) => sides), []);
+    for (const each of traffic)
+      assert.deepEqual(
+        (await each.states()).flatMap(({ sides }) => sides),
+        [],
+      );
 
     const last = await startVpnd(lab.app, { directory, policy: policyOf(users) });
     await reload(last, policyOf([]));
@@ -220,7 +234,8 @@ for (const users of [[2001], [0]]) {
       for (const end of ['destroy', 'kill9'] as const) {
         const vpn = await raise(lab, owner);
         await isInside(lab, 2001);
-        for (const each of traffic) await each.answeredOn(({ bindTo, source }) => bindTo === undefined && source === undefined);
+        for (const each of traffic)
+          await each.answeredOn(({ bindTo, source }) => bindTo === undefined && source === undefined);
         if (owner === 0) await isInside(lab, 2002);
         if (end === 'destroy') await vpn.call('destroy');
         else await vpn.kill9();
@@ -239,7 +254,11 @@ for (const users of [[2001], [0]]) {
     });
     assert.deepEqual(found, []);
     for (const each of traffic) {
-      for (const { sides } of await each.states()) assert.ok(sides.every((side) => side === 'exit1'), String(sides));
+      for (const { sides } of await each.states())
+        assert.ok(
+          sides.every((side) => side === 'exit1'),
+          String(sides),
+        );
     }
   });
 }
