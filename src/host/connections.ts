@@ -41,10 +41,20 @@ export class Connections {
     await this.#ender.endCovered(coverage);
   }
 
-  /** When the vNIC is gone and everything else still stands: what has its addresses ends. */
-  async end(plan: Plan): Promise<void> {
-    const addresses = plan.addresses.flatMap((operation) => (operation.kind === 'address' ? [operation.address] : []));
-    await this.#ender.endFrom(new Set(addresses));
+  /**
+   * When the vNIC is gone and everything else still stands: what has its addresses ends, but for what is covered by one of the
+   * other VPNs that has the same.
+   */
+  async end(plan: Plan, others: readonly Plan[]): Promise<void> {
+    const addresses = new Set(addressesOf(plan));
+    const sharing = new Set(
+      others.filter((other) => addressesOf(other).some((each) => addresses.has(each))).map(({ owner }) => owner),
+    );
+    await this.endFrom(addresses, (uid) => sharing.has(uid) || (sharing.has(0) && uid !== plan.owner));
+  }
+
+  async endFrom(addresses: ReadonlySet<string>, isSpared?: (uid: number) => boolean): Promise<void> {
+    await this.#ender.endFrom(addresses, isSpared);
   }
 
   /** When the firewall is gone: what was translated to servers that are out of reach now. */
@@ -58,4 +68,8 @@ export class Connections {
     this.#ender.close();
     this.#table.close();
   }
+}
+
+function addressesOf({ addresses }: Plan): string[] {
+  return addresses.flatMap((operation) => (operation.kind === 'address' ? [operation.address] : []));
 }

@@ -22,6 +22,7 @@ export const ROOT_CHAINS = [
   'root_outside',
   'forward_dns',
   'forward_refused',
+  'forward_inward',
 ] as const;
 
 export interface FirewallOptions {
@@ -64,6 +65,7 @@ function sets(): string[] {
     map('dns_selection', 'mark'),
     map('dns_connection', 'mark'),
     map('source', 'ifname'),
+    map('source_selection', 'mark'),
     ...ROOT_CHAINS.map((chain) => addChain(INET, chain)),
     addChain(INET, 'bypass'),
     addRule(INET, 'bypass', setField('meta', BYPASS_MARK)),
@@ -96,6 +98,9 @@ function arriving(takesNew: boolean): string[] {
     addRule(INET, 'tracked', 'iifname "lo" return'),
     ...(takesNew ? [] : [addRule(INET, 'tracked', 'iifname "vpn-tun*" ct state new drop')]),
     addRule(INET, 'tracked', 'iifname "vpn-tun*" return'),
+    // An ICMP error names the packet it is about, and sockets believe one from anywhere: also about what went into a tunnel. Conntrack
+    // knows that it does not fit (nf_conntrack_inet_error(), Linux 5.2).
+    addRule(INET, 'tracked', 'ct state invalid meta l4proto { icmp, ipv6-icmp } fib daddr type local drop'),
     // TCP only by its first segment: a connection picked up in the middle may be one that began here.
     addRule(
       INET,
@@ -113,6 +118,9 @@ function arriving(takesNew: boolean): string[] {
     addRule(INET, 'forwarded', BYPASSES),
     // What a container asked for through the tunnel, on its way to the link that the container is on.
     addRule(INET, 'forwarded', `iifname "vpn-tun*" ${CAME_IN}`),
+    // A user's tunnel leads to that user's programs, not to ports that containers have published.
+    addRule(INET, 'forwarded', 'iifname "vpn-tun*" jump forward_inward'),
+    addRule(INET, 'forwarded', 'iifname "vpn-tun*" drop'),
     addRule(INET, 'forwarded', 'jump forward_refused'),
     addRule(INET, 'forwarded', 'goto forward_blocked'),
   ];
@@ -157,6 +165,7 @@ function dns(): string[] {
     addRule(INET, 'dns_forwarded', 'goto forward_dns'),
     addChain(INET, 'into_tunnel', 'type nat hook postrouting priority srcnat'),
     addRule(INET, 'into_tunnel', 'oifname vmap @source'),
+    addRule(INET, 'into_tunnel', `${SELECTION} vmap @source_selection`),
   ];
 }
 

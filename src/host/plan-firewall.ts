@@ -4,8 +4,8 @@
  */
 import type { VpnSpec } from '../model/vpn-spec.js';
 import { FAMILIES, type Family, IPV6 } from '../model/vpn-types.js';
-import { ARP, addChain, addRule, hex, INET, NETDEV, SELECTION } from './nft-text.js';
-import { BYPASS_MARK, MARK_FIELD, type SlotNumbers, selectionMark } from './numbers.js';
+import { ARP, addChain, addRule, hex, INET, NETDEV, SELECTION, setField } from './nft-text.js';
+import { BYPASS_MARK, type SlotNumbers, selectionMark } from './numbers.js';
 import type { PlanInput } from './plan.js';
 import { type DnsPlan, planDns } from './plan-dns.js';
 import type { RouteShape } from './plan-routes.js';
@@ -63,7 +63,7 @@ export function planFirewall(input: PlanInput, numbers: SlotNumbers, shapes: Sha
   addSelections(plan, input);
   addApplications(plan, input, numbers);
   addSource(plan, input, numbers);
-  if (owner === 0) addRoot(plan, input, shapes);
+  if (owner === 0) addRoot(plan, input, numbers, shapes);
   else addUser(plan, input, shapes);
   if (spec.dnsAddresses.length > 0) merge(plan, planDns(input));
   else if (owner !== 0) plan.elements.push({ set: `${INET} dns_user`, key: String(owner), verdict: 'return' });
@@ -235,7 +235,7 @@ function addRefusal(plan: FirewallPlan, { slot, selections }: PlanInput, familie
 }
 
 /** Root's VPN covers whoever has none, so it fills the ends of the shared chains. */
-function addRoot(plan: FirewallPlan, input: PlanInput, shapes: Shapes): void {
+function addRoot(plan: FirewallPlan, input: PlanInput, { link }: SlotNumbers, shapes: Shapes): void {
   const { slot, trusted, blocked } = input;
   const inet = (chain: string, text: string) => plan.rootRules.push([INET, chain, text]);
   const frames = (text: string) => plan.rootRules.push([NETDEV, 'root_frames', text]);
@@ -249,6 +249,8 @@ function addRoot(plan: FirewallPlan, input: PlanInput, shapes: Shapes): void {
     frames(`meta skuid { ${listed.join(', ')} } goto unexplained`);
     return;
   }
+  // Ports that containers have published are there in the tunnel too, like the host's own.
+  inet('forward_inward', `iifname "${link}" accept`);
   // A lease is renewed at a server that may be beyond the link.
   inet('root_send', 'udp sport 68 udp dport 67 goto bypass');
   inet('root_send', 'udp sport 546 udp dport 547 goto bypass');
@@ -270,26 +272,39 @@ function addRoot(plan: FirewallPlan, input: PlanInput, shapes: Shapes): void {
   frames(`${EVERY_UID} goto unexplained`);
 }
 
-/** Sockets that were made before the program was attached have no mark: told by the cgroup they were made in. */
+/**
+ * Sockets that were made before the program was attached have no mark, or one from a VPN that is gone: told by the cgroup they were
+ * made in.
+ */
 function addApplications(plan: FirewallPlan, input: PlanInput, { link }: SlotNumbers): void {
-  const { slot, owner, selections, cgroups } = input;
+  const { slot, owner, spec, selections, cgroups } = input;
   if (cgroups.covered.length + cgroups.blocked.length === 0) return;
   const chain = `apps_${slot}`;
   plan.chains.push(chain);
-  plan.rules.push([chain, `meta mark & ${hex(MARK_FIELD)} != ${hex(0)} return`]);
+  if (owner === 0) plan.rules.push([chain, 'meta skuid @own_vpn return']);
+  const marks = Object.values(selections).map((selection) => hex(selectionMark(selection)));
+  plan.rules.push([chain, `${SELECTION} { ${marks.join(', ')} } return`]);
   for (const purpose of ['covered', 'blocked'] as const) {
-    const mark = hex(selectionMark(selections[purpose] ?? 0));
+    const mark = setField('meta', selectionMark(selections[purpose] ?? 0));
     for (const { level, name } of cgroups[purpose]) {
-      const text = `socket cgroupv2 level ${level} "${name}" meta mark set meta mark | ${mark} return`;
+      const text = `socket cgroupv2 level ${level} "${name}" ${mark} return`;
       plan.rules.push([chain, text, name]);
     }
   }
   if (owner === 0) plan.rootRules.push([INET, 'root_send', `jump ${chain}`]);
   else addSent(plan, input, `jump ${chain}`);
-  // What the list keeps out the rules have led in, being told by its user.
-  if (cgroups.blocked.length > 0) {
-    plan.elements.push({ set: `${INET} sent_link`, key: `"${link}"`, verdict: `jump ${chain}` });
+  if (cgroups.blocked.length === 0) return;
+  // What the list keeps out the rules have led in, being told by its user; so it has chosen the vNIC's address.
+  plan.elements.push({ set: `${INET} sent_link`, key: `"${link}"`, verdict: `jump ${chain}` });
+  const source = `passed_source_${slot}`;
+  const own = ownAddresses(spec);
+  plan.chains.push(source);
+  for (const family of FAMILIES) {
+    if (own[family].length === 0) continue;
+    plan.rules.push([source, `${ip(family)} saddr { ${own[family].join(', ')} } masquerade`]);
   }
+  const key = hex(selectionMark(selections.blocked ?? 0));
+  plan.elements.push({ set: `${INET} source_selection`, key, verdict: `goto ${source}` });
 }
 
 /** What becomes of a user's packets before they leave by another link. */

@@ -12,6 +12,7 @@ import { HOST_EXCEPTIONS, LINK_FRAMES } from './plan-firewall.js';
 
 const INET = `inet ${LOCKDOWN_TABLE}`;
 const NETDEV = `netdev ${LOCKDOWN_TABLE}`;
+const EVERY_UID = '0-4294967294';
 /** Ports that clients of DHCP (RFC 2131) and DHCPv6 (RFC 8415) send from. */
 const DHCP_CLIENT: Record<Family, number> = { 1: 68, 2: 546 };
 
@@ -69,6 +70,18 @@ export function lockdownTable(
     ...lanRules(lan).map((text) => addRule(INET, 'closed', text)),
     ...HOST_EXCEPTIONS.map((text) => addRule(INET, 'closed', text)),
     addRule(INET, 'closed', 'drop'),
+    // While somebody else's VPN is up its table marks answers to what came in. Protected sockets have the mark themselves.
+    addChain(INET, 'answers', 'type filter hook output priority -149'),
+    ...(released.size > 0 ? [addRule(INET, 'answers', `meta skuid { ${[...released].join(', ')} } return`)] : []),
+    ...(everyone || closed.length > 0
+      ? [
+          addRule(
+            INET,
+            'answers',
+            `oifname != "lo" meta skuid { ${everyone ? EVERY_UID : closed.join(', ')} } socket mark & ${hex(BYPASS_MARK)} == ${hex(0)} meta mark set meta mark & ${hex(~BYPASS_MARK)}`,
+          ),
+        ]
+      : []),
     // Behind the lock of the VPNs, which has let out what is theirs.
     addChain(INET, 'lockdown', 'type filter hook postrouting priority 111'),
     addRule(INET, 'lockdown', 'oifname { "lo", "vpn-tun*" } accept'),
@@ -83,7 +96,7 @@ export function lockdownTable(
     addChain(NETDEV, 'frames'),
     addRule(NETDEV, 'frames', BYPASSES),
     ...judge.map((text) => addRule(NETDEV, 'frames', text)),
-    ...(everyone ? [addRule(NETDEV, 'frames', 'meta skuid 0-4294967294 goto closed')] : []),
+    ...(everyone ? [addRule(NETDEV, 'frames', `meta skuid ${EVERY_UID} goto closed`)] : []),
     ...(frames.length > 0
       ? [
           addChain(

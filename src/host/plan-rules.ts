@@ -98,13 +98,12 @@ function userSelectors(family: Family, input: PlanInput, numbers: SlotNumbers): 
   const rules: Operation[] = [];
   // By uid as well: another user's socket may have kept the mark from a VPN that is gone.
   if (selections.blocked !== undefined) rules.push(selected(family, selections.blocked, mine, PRIORITY.end));
+  rules.push(...passedOnTheirWay(family, input));
   if (selections.covered !== undefined) {
     rules.push(selected(family, selections.covered, mine, numbers.ladder));
     // A translated DNS query is routed again without its uid.
     if (input.spec.dnsAddresses.length > 0) {
-      // A user namespace may have no number for the kernel's uid 0, which that is.
-      const kernel = input.lastUid === LAST_UID ? { first: 0, last: 0 } : undefined;
-      rules.push(selected(family, selections.covered, kernel, numbers.ladder));
+      rules.push(selected(family, selections.covered, kernelUid(input), numbers.ladder));
     }
   }
   // Last: with a list it leads past root's VPN, which what is on the list must not leave before it is taken in here.
@@ -119,6 +118,21 @@ function userSelectors(family: Family, input: PlanInput, numbers: SlotNumbers): 
     uidRange: mine,
   });
   return rules;
+}
+
+/**
+ * Packets of older sockets that the list keeps out get their mark on their way, and in IPv4 are routed again without their uid,
+ * before the rules for the vNIC's address, which they have chosen.
+ */
+function passedOnTheirWay(family: Family, input: PlanInput): Operation[] {
+  const { selections, cgroups } = input;
+  if (selections.blocked === undefined || cgroups.blocked.length === 0) return [];
+  return [selected(family, selections.blocked, kernelUid(input), PRIORITY.end)];
+}
+
+/** A user namespace may have no number for the kernel's uid 0, which look-ups without a uid are made for. */
+function kernelUid({ lastUid }: PlanInput): { first: number; last: number } | undefined {
+  return lastUid === LAST_UID ? { first: 0, last: 0 } : undefined;
 }
 
 function sectionOf({ sections }: PlanInput, { key, kind }: Bucket): number {
@@ -152,6 +166,7 @@ function rootSelectors(family: Family, input: PlanInput, numbers: SlotNumbers, s
   const covered = { ...rule, priority: PRIORITY.rootCovered, target: numbers.ladder };
   const passed = { ...rule, priority: PRIORITY.rootBlocked, target: PRIORITY.end };
   const rules: Operation[] = uids(blocked).map((uidRange) => ({ ...passed, uidRange }));
+  rules.push(...passedOnTheirWay(family, input));
   if (selections.blocked !== undefined) {
     rules.push({ ...passed, fwmark: { value: selectionMark(selections.blocked), mask: SELECTION_FIELD } });
   }

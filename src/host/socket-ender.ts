@@ -49,8 +49,8 @@ export class SocketEnder {
     return this.#diag.destroy(coveredOutbound(entries, coverage, ownAddresses()));
   }
 
-  /** Ends whatever has one of these addresses (canonical literals); returns how many sockets. */
-  async endFrom(addresses: ReadonlySet<string>): Promise<number> {
+  /** Ends whatever has one of these addresses (canonical literals) and is of no spared user's; returns how many sockets. */
+  async endFrom(addresses: ReadonlySet<string>, isSpared: (uid: number) => boolean = () => false): Promise<number> {
     if (addresses.size === 0) return 0;
     const filter = addresses.size > MAX_FILTERED_ADDRESSES ? {} : { filter: { localAddresses: [...addresses] } };
     const entries: SocketEntry[] = [];
@@ -59,7 +59,8 @@ export class SocketEnder {
       entries.push(...(await this.#diag.list({ protocol, states, ...filter })));
     }
     entries.push(...(await this.#diag.list({ protocol: 'raw', states: CONNECTED | UNCONNECTED })));
-    return this.#diag.destroy(fromAddresses(entries, addresses));
+    const chosen = fromAddresses(entries, addresses);
+    return this.#diag.destroy(chosen.filter(({ uid }) => uid === undefined || !isSpared(uid)));
   }
 
   /** The TCP connections that came in from outside. */

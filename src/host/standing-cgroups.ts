@@ -11,6 +11,7 @@ import type { StandingCgroup } from './plan.js';
 
 /** Where nft looks cgroups up, whatever is mounted elsewhere. */
 const NFT_ROOT = '/sys/fs/cgroup';
+const MAX_LEVEL = 255;
 
 export interface Standing {
   /** Paths in cgroup v2. */
@@ -46,12 +47,15 @@ export function stands(name: string): boolean {
   return existsSync(`${NFT_ROOT}/${name}`);
 }
 
-/** nft's strings have no escape for a quote. Such a cgroup's old sockets are ended, by number, but not marked. */
+/** nft's strings have no escape for a quote, and its levels one byte. Such a cgroup's old sockets are ended, by number, but not marked. */
 function isWritable(path: string): boolean {
-  return /^[\x20\x21\x23-\x7e]+$/.test(path);
+  return /^[\x20\x21\x23-\x7e]+$/.test(path) && levelOf(path) <= MAX_LEVEL;
+}
+
+function levelOf(path: string): number {
+  return path.split('/').length - 1;
 }
 
 function standing(root: string, path: string): StandingCgroup {
-  const level = path.split('/').length - 1;
-  return { level, name: `${root}${path}`.slice(NFT_ROOT.length + 1) };
+  return { level: levelOf(path), name: `${root}${path}`.slice(NFT_ROOT.length + 1) };
 }

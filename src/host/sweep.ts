@@ -1,7 +1,7 @@
 /**
  * Removes what a dead predecessor left in this network namespace, recognised by its tags alone (numbers.ts): rules by
  * priority band and protocol, routes by table and protocol, links by group, the nft table and BPF programs by name. The
- * links go first and the rules that lead to them next, as when a VPN is taken down.
+ * links go first, then the sockets that have their addresses, then the rules that lead there, as when a VPN is taken down.
  */
 import { sweepSocketMarks } from '../kernel/bpf.js';
 import { cgroup2Root } from '../kernel/cgroup.js';
@@ -9,6 +9,7 @@ import type { NetlinkSocket } from '../kernel/netlink-socket.js';
 import { type Nftables, nftablesAvailable } from '../kernel/nftables.js';
 import { deleteLinkGroup, RTPROT_KERNEL } from '../kernel/rtnetlink.js';
 import { listBothFamilies, listLinks, listRoutes, listRules } from '../kernel/rtnetlink-list.js';
+import { isUnspecified } from '../model/address.js';
 import {
   DYING_LINK_GROUP,
   isLockdownPriority,
@@ -29,12 +30,16 @@ export interface Swept {
   programs: number;
 }
 
-/** `isLockedDown`: what lockdown needs stays, its rules and the routes to local networks. */
+/**
+ * `isLockedDown`: what lockdown needs stays, its rules and the routes to local networks. `endFrom` ends the sockets that have one of
+ * these addresses.
+ */
 export async function sweep(
   socket: NetlinkSocket,
   nftables: () => Nftables,
   programs: string,
   isLockedDown: boolean,
+  endFrom: (addresses: ReadonlySet<string>) => Promise<unknown>,
 ): Promise<Swept> {
   const links = (await listLinks(socket)).filter(
     ({ group }) => group === LINK_GROUP || group === DYING_LINK_GROUP,
@@ -45,6 +50,9 @@ export async function sweep(
     ({ priority, protocol }) =>
       isOurPriority(priority) && protocol === RTPROT_KERNEL && !(isLockedDown && isLockdownPriority(priority)),
   );
+  // Not from the links, which may have died before.
+  const addresses = rules.flatMap(({ from }) => (from === undefined || isUnspecified(from) ? [] : [from]));
+  await endFrom(new Set(addresses));
   // Lowest priority number first: what leads into a ladder goes before the ladder.
   await socket.batch(rules.sort((a, b) => a.priority - b.priority).map((rule) => rule.remove));
 

@@ -211,11 +211,18 @@ export class VpnHost {
     return this.#lane.run(async () => {
       this.#policy = policy;
       if (policy.lockdown.size > 0) {
+        // First, so that the lockdown that stands is replaced by one that knows the links.
+        await this.#neighbourhood.refresh(policy, { vpn: true, rootVpn: false });
         await this.#lockdown.apply(policy.lockdown);
-        await this.#refresh();
       }
       const prefix = programPrefix(this.#netnsInode);
-      const swept = await sweep(this.#netlink, () => this.#nftables(), prefix, this.#lockdown.isInForce);
+      const swept = await sweep(
+        this.#netlink,
+        () => this.#nftables(),
+        prefix,
+        this.#lockdown.isInForce,
+        (addresses) => this.#connections.endFrom(addresses),
+      );
       if (policy.lockdown.size === 0) await this.#lockdown.apply(policy.lockdown);
       this.#sysctls.sweep((await readLinkFacts(this.#netlink)).links);
       await this.#resolver.sweep();
@@ -294,6 +301,7 @@ export class VpnHost {
 
   async #removeState(plan: Plan, tun: Tun): Promise<void> {
     this.#raised.delete(plan.slot);
+    const others = [...this.#raised.values()].map((each) => each.plan);
     for (const selection of Object.values(plan.selections)) this.#selections.delete(selection);
     const undo = new UndoStack();
     const unused = this.#sections.release(plan.buckets);
@@ -308,7 +316,7 @@ export class VpnHost {
     undo.push(() => this.#firewall.remove(plan));
     undo.push(() => removeObjects(this.#netlink, [...unused, ...plan.routes, ...plan.rules]));
     undo.push(() => this.#lockdown.hold(plan.owner));
-    undo.push(() => this.#connections.end(plan));
+    undo.push(() => this.#connections.end(plan, others));
     if (plan.owner === 0) undo.push(() => this.#resolver.restore());
     const [error] = await undo.unwind();
     if (error) throw error;

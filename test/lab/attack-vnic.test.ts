@@ -9,6 +9,7 @@ import { test } from 'node:test';
 import {
   arpRequest,
   echoRequestFrame,
+  errorFrame,
   type Flow,
   neighbourSolicitation,
   TCP_ACK,
@@ -140,6 +141,43 @@ for (const victim of VICTIMS) {
     assert.deepEqual([...all].sort(), [...wanted('ipv4'), ...wanted('ipv6')].sort());
     const again = { transport: 'tcp', address: internet.ipv4, isConnected: true } as const;
     assert.equal(await listener.call('askOn', connected, again), 'again', 'the connection lives');
+  });
+
+  test(`${whose}: errors from outside about what it sends change nothing`, { timeout: 180_000 }, async (t) => {
+    const lab = await policyLab(t);
+    if (!lab) return;
+    const { exit } = await raise(lab, victim);
+    const user = await lab.prober({ uid });
+    const inbox = await user.call('listen', 'udp', WILDCARD.ipv4, OPEN.ipv4);
+    const [attacker] = await outsides(lab);
+    assert.ok(attacker);
+    const pathMtu = async (address: string) =>
+      (await lab.app.run('ip', ['route', 'get', address, 'uid', String(uid)])).stdout.match(/mtu \d+/)?.[0];
+    for (const [number, family] of FAMILIES.entries()) {
+      const fd = await user.call('open', number === 0 ? 1 : 2, 'udp');
+      const question = { transport: 'udp', address: internet[family], timeoutMs: 5000 } as const;
+      const wanted = `${exit.name} ${exit.client[family]}`;
+      assert.equal(await user.call('askOn', fd, question), wanted);
+      const { stdout } = await lab.app.run('ss', ['-Hun', 'dst', `[${internet[family]}]`]);
+      const port = Number(/:(\d+)\s+\S+:7\s*$/m.exec(stdout)?.[1]);
+      assert.ok(port > 0, stdout);
+      const flow = { source: exit.client[family], destination: internet[family], sourcePort: port, destinationPort: 7 };
+      const sources: string[] = [attacker.own[family], internet[family]];
+      for (const source of sources) {
+        for (const mtu of [undefined, 1280]) {
+          const outer = { source, destination: attacker.app[family] };
+          await send(attacker, 'eth0', [errorFrame(attacker.stations, outer, flow, mtu)]);
+          await marked(attacker, user, inbox, `after ${family} ${source} ${mtu}`);
+          assert.equal(await user.call('askOn', fd, { ...question, isConnected: true }), wanted, `${source} ${mtu}`);
+          assert.equal(await pathMtu(internet[family]), undefined);
+        }
+      }
+    }
+    // About what goes outside they are heard.
+    const outside = await user.call('open', 1, 'udp');
+    if (uid === victim.owner) await user.call('protect', outside);
+    const address = POLICY_ADDRESSES.lanHost.ipv4;
+    assert.equal(await user.call('askOn', outside, { transport: 'udp', address, port: 9 }), 'ECONNREFUSED');
   });
 
   test(`${whose}: nobody on a link is told who has the vNIC's address (ARP, neighbour discovery)`, {

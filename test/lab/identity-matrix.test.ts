@@ -8,6 +8,7 @@
  *       eth1 ─── cafe
  */
 import assert from 'node:assert/strict';
+import { rmdirSync } from 'node:fs';
 import { type TestContext, test } from 'node:test';
 import { isDeepStrictEqual } from 'node:util';
 import type { VpnConfig } from '../../src/model/vpn-types.js';
@@ -20,7 +21,7 @@ import { FAMILIES, isLinkUpkeep, momentAt } from './lib/policy-facts.js';
 import { isTunnelDatagram, POLICY_ADDRESSES, type PolicyLab, policyLab } from './lib/policy-lab.js';
 import { ADDRESSES } from './lib/standard-lab.js';
 import { type VpnApp, vpnConfig } from './lib/vpn-app.js';
-import { exitOf } from './lib/vpn-lab.js';
+import { eventually, exitOf } from './lib/vpn-lab.js';
 
 const skip = whyNoCgroup() ?? false;
 const TIMEOUT = { timeout: 300_000, skip };
@@ -126,6 +127,14 @@ async function startAll({ lab, launcher }: Scene, generation: string, how: Start
   return started;
 }
 
+/** Their cgroups go with them, as systemd sees to it; the one that a list names by its path stays. */
+function leave(instances: readonly Instance[]): void {
+  const directories = instances
+    .filter(({ cgroup }) => !cgroup.path.includes(`/${PLAIN}`))
+    .map(({ cgroup }) => cgroup.directory);
+  for (const directory of new Set(directories.toReversed())) rmdirSync(directory);
+}
+
 const namesOf = (instances: readonly Instance[]) => instances.map(({ name }) => name);
 
 /** Where each is to ask: so that a packet's destination says whether it was covered. */
@@ -199,6 +208,7 @@ for (const { owner, list } of MATRIX) {
       const children = await startAll(the, 'child', 'child');
       await allGoTheirWay(the, [...first, ...second, ...children]);
       await the.launcher.end(namesOf([...first, ...second, ...children]));
+      leave(first);
       const restarted = await startAll(the, 'restarted', 'fork');
       await allGoTheirWay(the, restarted);
       assert.deepEqual(await strays(the, tunnel), []);
@@ -240,5 +250,29 @@ for (const { owner, list } of MATRIX) {
       [],
     );
     assert.equal(launcher.complaints(), '');
+  });
+}
+
+for (const owner of [2001, 0]) {
+  const whose = owner === 0 ? "root's" : "a user's";
+
+  test(`${whose} VPN: the firewall comes back also when applications that it knew have ended`, TIMEOUT, async (t) => {
+    const the = await scene(t, { owner, list: 'trustedApplications' });
+    if (!the) return;
+    const { lab, launcher } = the;
+    const cgroup = lab.cgroup('app-gnome-org.example.App-1234.scope');
+    const instance: Instance = { name: 'one', cgroup, uid: 2001, isListed: true };
+    await launcher.start(instance);
+    const tunnel = await raise(the);
+    const listed = async () => (await lab.app.run('nft', ['list', 'table', 'inet', 'vpnd'], { check: false })).stdout;
+    assert.match(await listed(), /socket cgroupv2 .*app-gnome-org\.example\.App-1234\.scope/);
+    await launcher.end(['one']);
+    leave([instance]);
+    await lab.app.run('nft', ['flush', 'ruleset']);
+    await eventually('the firewall', async () => /chain lock/.test(await listed()) || undefined);
+    const again = { ...instance, cgroup: lab.cgroup('app-gnome-org.example.App-1235.scope') };
+    await launcher.start(again);
+    await allGoTheirWay(the, [again]);
+    assert.deepEqual(await strays(the, tunnel), []);
   });
 }

@@ -153,3 +153,28 @@ for (const { owner, name } of OWNERS) {
     );
   }
 }
+
+for (const { owner, name } of OWNERS) {
+  test(`${name}: what vpnctl run starts is inside from its first packet`, TIMEOUT, async (t) => {
+    const the = await scene(t);
+    if (!the) return;
+    const { lab } = the;
+    await raise(the, owner, { trustedApplications: [ID] });
+    const { client, name: side } = exitOf(lab, 1);
+    const env = { VPND_SOCKET: lab.vpnd.socket };
+    for (const family of FAMILIES) {
+      for (const protocol of ['tcp', 'udp', 'icmp'] as const) {
+        const words = ['run', '--app', ID, '--', '/run/node', lab.app.path('dist/test/lab/lib/prober/program.js')];
+        const program = lab.app.spawnNode('dist/src/cli/vpnctl.js', words, { uid: 2001, env });
+        await program.waitFor(/^ready$/m);
+        const target = ADDRESSES.internet[family];
+        const question = { id: 1, operation: 'probe', args: [{ protocol, target, timeoutMs: 20_000 }] };
+        program.write(`${JSON.stringify(question)}\n`);
+        const [, answer = ''] = await program.waitFor(/^\{"id":1,"result":(.*)\}$/m, 40_000);
+        assert.deepEqual(JSON.parse(answer), { side, source: client[family] }, `${protocol} ${family}`);
+      }
+    }
+    assert.deepEqual((await lab.departed()).filter(isToTargets), []);
+    assert.deepEqual(await lab.leaks({ ...FACTS, isUncovered: isLinkUpkeep }), []);
+  });
+}

@@ -10,9 +10,11 @@
 import assert from 'node:assert/strict';
 import { dirname } from 'node:path';
 import { test } from 'node:test';
+import { udpFrame } from './lib/attackers/frames.js';
 import type { LeakException } from './lib/leak-check.js';
 import { FAMILIES, isInside, isLinkUpkeep, raise } from './lib/policy-facts.js';
 import { isTunnelDatagram, POLICY_ADDRESSES, type PolicyLab, policyLab } from './lib/policy-lab.js';
+import type { LabProcess } from './lib/process.js';
 import { startSocketProcess } from './lib/socket-process.js';
 import { ADDRESSES } from './lib/standard-lab.js';
 import { type Flow, plainFlows, type SteadyTraffic, startTraffic } from './lib/steady-traffic.js';
@@ -190,6 +192,7 @@ for (const users of [[2001], [0]]) {
     if (!lab) return;
     const known = await lab.exceptions();
     const traffic = await trafficOf(lab, users[0] === 0 ? UIDS : users);
+    const frames = await floodFrames(lab);
     const directory = dirname(lab.vpnd.socket);
     const found = await leaks(
       lab,
@@ -205,6 +208,7 @@ for (const users of [[2001], [0]]) {
         for (let round = 0; round < 5; round++) await reload(third, policyOf([...users, 2005 + round]));
         await allAskedOn(traffic);
         await third.kill9();
+        await frames.kill();
       },
       known,
     );
@@ -269,4 +273,25 @@ function trafficOf(lab: PolicyLab, uids: readonly number[]): Promise<SteadyTraff
 
 async function allAskedOn(traffic: readonly SteadyTraffic[]): Promise<void> {
   await Promise.all(traffic.map((each) => each.askedOn()));
+}
+
+/** Frames past all IP hooks, without a pause: by a user who has CAP_NET_RAW. */
+const FLOOD = `
+import socket, sys
+link = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+link.bind(('eth0', 0))
+print('ready', flush=True)
+while True:
+    try: link.send(bytes.fromhex(sys.argv[1]))
+    except OSError: pass
+`;
+
+async function floodFrames(lab: PolicyLab): Promise<LabProcess> {
+  const stations = { from: await lab.mac(lab.app), to: await lab.mac(lab.attacker) };
+  const flow = { source: HOST.ipv4, destination: internet.ipv4, sourcePort: 1, destinationPort: 2 };
+  const user = ['--reuid=2001', '--regid=2001', '--clear-groups', '--inh-caps=+net_raw', '--ambient-caps=+net_raw'];
+  const words = [...user, '--', 'nice', 'python3', '-c', FLOOD, udpFrame(stations, flow)];
+  const process = lab.app.spawn('setpriv', words);
+  await process.waitFor(/^ready$/m);
+  return process;
 }

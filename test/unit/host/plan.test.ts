@@ -5,9 +5,11 @@
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import test from 'node:test';
+import { firewallBase } from '../../../src/host/firewall-base.js';
 import { BYPASS_MARK, LAST_UID, PRIORITY } from '../../../src/host/numbers.js';
 import { removals } from '../../../src/host/operation.js';
 import { planBase, planVpn } from '../../../src/host/plan.js';
+import { lockdownRules, lockdownTable } from '../../../src/host/plan-lockdown.js';
 import { renderOperations, renderPlan } from '../../../src/host/render.js';
 import { inputOf, planOf, SAMPLES, type SamplePlan } from './lib/sample-plans.js';
 
@@ -32,9 +34,27 @@ for (const each of SAMPLES) {
   test(`the plan of ${each.name} is what its golden text says`, () => compare(each.name, renderPlan(planOf(each))));
 }
 
+test('the firewall that every VPN shares', () => compare('firewall-base', `${firewallBase().join('\n')}\n`));
+
+test('lockdown of two users, of whom one has a VPN', () => {
+  const users = new Set([2001, 2002]);
+  const lan = [{ dev: 'eth0', destination: '192.168.50.0', prefixLength: 24 }];
+  const table = lockdownTable(users, new Set([2002]), { lan, frames: ['eth0'] });
+  compare('lockdown', `${renderOperations(lockdownRules(users, LAST_UID))}${table.join('\n')}\n`);
+});
+
+test("root's lockdown is everyone's, but for those whose VPN is up", () => {
+  const rules = renderOperations(lockdownRules([0], LAST_UID));
+  assert.match(rules, /rule add pref 14900 iif lo uidrange 0-4294967294 goto 14950/);
+  const closed = lockdownTable(new Set([0]), new Set(), { lan: [], frames: [] }).join('\n');
+  assert.match(closed, /^add rule inet vpnd_lockdown lockdown goto closed$/m);
+  const released = lockdownTable(new Set([0]), new Set([0]), { lan: [], frames: [] }).join('\n');
+  assert.doesNotMatch(released, /lockdown goto closed/);
+});
+
 test('every golden text has its plan', () => {
   const names = readdirSync(GOLDEN).map((file) => file.replace(/\.txt$/, ''));
-  assert.deepEqual(names.sort(), ['base', ...SAMPLES.map(({ name }) => name)].sort());
+  assert.deepEqual(names.sort(), ['base', 'firewall-base', 'lockdown', ...SAMPLES.map(({ name }) => name)].sort());
 });
 
 test('a goto comes after the rule it leads to', () => {

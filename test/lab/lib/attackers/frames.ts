@@ -84,6 +84,29 @@ export function echoRequestFrame(stations: Stations, flow: Pick<Flow, 'source' |
   return ip(stations, flow, isIpv6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP, body);
 }
 
+/** `flow` is said to have sent a datagram that is too big (RFC 1191, RFC 8201), or that nobody wanted. */
+export function errorFrame(
+  stations: Stations,
+  outer: Pick<Flow, 'source' | 'destination'>,
+  flow: Flow,
+  mtu?: number,
+): string {
+  const isIpv6 = flow.source.includes(':');
+  const about = Buffer.from(udpFrame(stations, flow), 'hex').subarray(14);
+  const [refused, tooBig] = isIpv6
+    ? ([
+        [1, 4],
+        [2, 0],
+      ] as const)
+    : ([
+        [3, 3],
+        [3, 4],
+      ] as const);
+  const head = Buffer.from([...(mtu === undefined ? refused : tooBig), 0, 0, 0, 0, 0, 0]);
+  head.writeUInt32BE(mtu ?? 0, 4);
+  return ip(stations, outer, isIpv6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP, Buffer.concat([head, about]));
+}
+
 /** Where each protocol has its checksum. */
 const CHECKSUM_AT: Record<number, number> = {
   [IPPROTO_ICMP]: 2,

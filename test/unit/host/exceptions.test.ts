@@ -1,0 +1,77 @@
+import assert from 'node:assert/strict';
+import test from 'node:test';
+import { exceptionsOfLockdown, exceptionsOfVpn } from '../../../src/host/exceptions.js';
+import { DEFAULT_HOST_POLICY } from '../../../src/host/host-policy.js';
+import type { LanRoute } from '../../../src/host/links.js';
+import { planOf, SAMPLES } from './lib/sample-plans.js';
+
+const LAN: LanRoute[] = [
+  { family: 1, destination: '192.168.50.0', prefixLength: 24, dev: 'eth0', ifindex: 2, metric: 0 },
+  { family: 2, destination: 'fe80::', prefixLength: 64, dev: 'eth0', ifindex: 2, metric: 256 },
+];
+
+function of(name: string, lan: LanRoute[] = LAN) {
+  const sample = SAMPLES.find((each) => each.name === name);
+  assert.ok(sample);
+  return exceptionsOfVpn(planOf(sample), lan, DEFAULT_HOST_POLICY);
+}
+const kinds = (exceptions: { kind: string }[]) => [...new Set(exceptions.map(({ kind }) => kind))].sort();
+
+test("a user's VPN lets out what is protected, answers, local networks and what others say because of it", () => {
+  const exceptions = of('user-ipv4');
+  const expected = ['inbound', 'lan', 'lan-discovery', 'privileged', 'protected', 'reset', 'resolver', 'unreachable'];
+  assert.deepEqual(kinds(exceptions), expected);
+  assert.ok(exceptions.every(({ uid, reason }) => uid === 2001 && reason.length > 20));
+});
+
+test("root's VPN lets out what keeps the links alive as well", () => {
+  const added = kinds(of('root-everything')).filter((kind) => !kinds(of('user-ipv4')).includes(kind));
+  assert.deepEqual(added, ['arp', 'dhcp', 'igmp', 'link-frames', 'mld', 'ndp']);
+});
+
+test('without local networks there is no exception for them', () => {
+  assert.ok(!kinds(of('user-ipv4', [])).some((kind) => kind.startsWith('lan')));
+});
+
+test('excluded prefixes are named', () => {
+  const excluded = of('excluded-routes').filter(({ kind }) => kind === 'excluded');
+  assert.deepEqual(
+    excluded.map(({ family, destinations }) => [family, destinations]),
+    [
+      [4, ['192.168.0.0/16']],
+      [6, ['2001:db8:7::/48']],
+    ],
+  );
+});
+
+test('a link that the policy lets forward directly is named, and packet sockets where lists have applications', () => {
+  const sample = SAMPLES.find(({ name }) => name === 'root-blocked-dns');
+  assert.ok(sample);
+  const forwarding = new Map([
+    ['docker0', 'direct'],
+    ['virbr0', 'block'],
+  ] as const);
+  const exceptions = exceptionsOfVpn(planOf(sample), [], { ...DEFAULT_HOST_POLICY, forwarding });
+  assert.deepEqual(
+    exceptions.filter(({ kind }) => kind === 'forwarded').map(({ from }) => from),
+    ['docker0'],
+  );
+  assert.ok(kinds(exceptions).includes('packet-socket'));
+});
+
+test('under lockdown nothing but local networks, protected sockets and the upkeep of links', () => {
+  const exceptions = exceptionsOfLockdown([2001], LAN);
+  const upkeep = ['arp', 'dhcp', 'igmp', 'link-frames', 'mld', 'ndp'];
+  assert.deepEqual(kinds(exceptions), [...upkeep, 'lan', 'lan-discovery', 'privileged', 'protected'].sort());
+  assert.ok(exceptions.every(({ uid, lockdown }) => uid === 2001 && lockdown === true));
+});
+
+test('no exception would explain every packet', () => {
+  for (const each of [...of('root-everything'), ...exceptionsOfLockdown([0], LAN)]) {
+    const { kind: _, uid: __, lockdown: ___, reason: ____, ...fields } = each;
+    assert.ok(
+      Object.keys(fields).some((field) => field !== 'family'),
+      each.kind,
+    );
+  }
+});
