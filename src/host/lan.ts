@@ -1,7 +1,8 @@
 /**
  * Which routes to local networks covered traffic may take: filtered copies of what is on-link in table main, by policy. Who
  * runs a network decides what it claims to be on-link (TunnelCrack LocalNet), so without the administrator's word only
- * private ranges count, and no large ones. Pure.
+ * private ranges count, no large ones, and only where this host has an address itself: a server of DHCP can say of any number
+ * of prefixes that they are on the link. Pure.
  */
 import { type Prefix, prefixContains } from '../model/address.js';
 import { IPV6 } from '../model/vpn-types.js';

@@ -2,9 +2,11 @@
  * Facts about this network namespace's links that are no VPN's, from listings of links and of table main: behind which of
  * them is the outside world, which only serve the machine's own containers, and what is on-link where.
  */
+import { networkInterfaces } from 'node:os';
 import type { NetlinkSocket } from '../kernel/netlink-socket.js';
 import { RT_TABLE_MAIN } from '../kernel/rtnetlink.js';
 import { type LinkEntry, listLinks, listTable, type RouteEntry } from '../kernel/rtnetlink-list.js';
+import { prefixContains } from '../model/address.js';
 import { FAMILIES, type Family } from '../model/vpn-types.js';
 import { isVnic } from './link-tracker.js';
 import { LAN_TABLE } from './numbers.js';
@@ -30,6 +32,8 @@ export interface OnLinkRoute {
   link: HostLink;
   metric: number;
   source?: string;
+  /** The host has an address of this prefix on this link: a network it is in, not one that is only said to be near. */
+  isOwn: boolean;
 }
 
 /** A unicast route in the LAN table. */
@@ -51,6 +55,9 @@ export interface LinkFacts {
   lan: readonly LanRoute[];
 }
 
+/** The host's addresses, by the name of the link they are on. */
+export type Addresses = Readonly<Record<string, readonly string[]>>;
+
 /** Kinds of bridge ports whose other end is on this machine. */
 const LOCAL_PORTS = new Set(['veth', 'tun']);
 
@@ -61,13 +68,14 @@ export async function readLinkFacts(socket: NetlinkSocket): Promise<LinkFacts> {
     for (const family of FAMILIES) lists.push(...(await listTable(socket, family, table)));
     return lists;
   };
-  return linkFacts(links, await list(RT_TABLE_MAIN), await list(LAN_TABLE));
+  return linkFacts(links, await list(RT_TABLE_MAIN), await list(LAN_TABLE), addressesByLink());
 }
 
 export function linkFacts(
   entries: readonly LinkEntry[],
   main: readonly RouteEntry[],
   lanTable: readonly RouteEntry[],
+  addresses: Addresses,
 ): LinkFacts {
   const outer = new Set<number>();
   for (const { prefixLength, hops } of main) {
@@ -82,20 +90,30 @@ export function linkFacts(
       return { ifindex, name, kind, isUp, isOuter, isInnerBridge };
     });
   const byIndex = new Map(links.map((link) => [link.ifindex, link]));
-  return { links, onLink: onLinkRoutes(main, byIndex), lan: lanTable.flatMap((route) => lanRoute(route, entries)) };
+  return {
+    links,
+    onLink: onLinkRoutes(main, byIndex, addresses),
+    lan: lanTable.flatMap((route) => lanRoute(route, entries)),
+  };
 }
 
 function hasLocalPorts(bridge: number, entries: readonly LinkEntry[]): boolean {
   return entries.every(({ master, kind }) => master !== bridge || LOCAL_PORTS.has(kind));
 }
 
-function onLinkRoutes(main: readonly RouteEntry[], links: ReadonlyMap<number, HostLink>): OnLinkRoute[] {
+function onLinkRoutes(
+  main: readonly RouteEntry[],
+  links: ReadonlyMap<number, HostLink>,
+  addresses: Addresses,
+): OnLinkRoute[] {
   return main.flatMap(({ family, destination, prefixLength, metric, source, hops }) => {
     const [hop] = hops;
     const link = hop && links.get(hop.ifindex);
     // A default route without a gateway says nothing of who is near.
     if (hops.length !== 1 || hop?.hasGateway || !link?.isUp || prefixLength === 0) return [];
-    return [{ family, destination, prefixLength, link, metric, ...(source !== undefined && { source }) }];
+    const prefix = { address: destination, prefixLength };
+    const isOwn = (addresses[link.name] ?? []).some((address) => prefixContains(prefix, address));
+    return [{ family, destination, prefixLength, link, metric, isOwn, ...(source !== undefined && { source }) }];
   });
 }
 
@@ -107,4 +125,9 @@ function lanRoute(
     const dev = entries.find((entry) => entry.ifindex === ifindex)?.name ?? '';
     return { family, destination, prefixLength, dev, ifindex, metric, ...(source !== undefined && { source }) };
   });
+}
+
+function addressesByLink(): Addresses {
+  const links = Object.entries(networkInterfaces());
+  return Object.fromEntries(links.map(([name, list]) => [name, (list ?? []).map(({ address }) => address)]));
 }

@@ -11,7 +11,7 @@ const ETH1: HostLink = { ...ETH0, ifindex: 3, name: 'eth1' };
 const DOCKER0: HostLink = { ...ETH0, ifindex: 9, name: 'docker0', kind: 'bridge', isOuter: false, isInnerBridge: true };
 
 function route(prefix: string, link: HostLink = ETH0, more: Partial<OnLinkRoute> = {}): OnLinkRoute {
-  return { ...parse(prefix), family: familyOf(prefix), link, metric: 0, ...more };
+  return { ...parse(prefix), family: familyOf(prefix), link, metric: 0, isOwn: true, ...more };
 }
 
 function parse(prefix: string): { destination: string; prefixLength: number; address: string } {
@@ -28,6 +28,16 @@ const copied = (prefixes: string[], policy: LanPolicy, link = ETH0): string[] =>
       policy,
     ),
   );
+
+test("'private' copies only networks that the host has an address in: a claim of 256 of them claims nothing", () => {
+  const claimed = Array.from({ length: 256 }, (_, index) => route(`10.${index}.0.0/16`, ETH0, { isOwn: index === 7 }));
+  assert.deepEqual(texts(lanRoutes(claimed, 'private')), ['10.7.0.0/16 eth0']);
+  assert.equal(
+    lanRoutes(claimed, [{ address: '10.0.0.0', prefixLength: 8 }]).length,
+    256,
+    'the policy names them itself',
+  );
+});
 
 test("'private' copies what lies whole in a private range and is no larger than a local network", () => {
   const kept = [

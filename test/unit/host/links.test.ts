@@ -45,6 +45,7 @@ test('outer is what has a gateway or a default route, of either family; loopback
       route('10.8.0.0/24', 7),
     ],
     [],
+    {},
   );
   assert.deepEqual(
     links.map(({ name, isOuter }) => [name, isOuter]),
@@ -99,12 +100,13 @@ test('on-link is what one link that is up reaches without a gateway, and is no d
       }),
     ],
     [route('192.168.1.0/24', 2, { metric: 5 }), route('192.168.5.0/24', 44)],
+    { eth0: ['192.168.1.7'], eth1: ['fe80::1'] },
   );
   assert.deepEqual(
-    onLink.map(({ destination, link: { name }, source, metric }) => [destination, name, source, metric]),
+    onLink.map(({ destination, link: { name }, source, metric, isOwn }) => [destination, name, source, metric, isOwn]),
     [
-      ['192.168.1.0', 'eth0', '192.168.1.7', 100],
-      ['fe80::', 'eth0', undefined, 0],
+      ['192.168.1.0', 'eth0', '192.168.1.7', 100, true],
+      ['fe80::', 'eth0', undefined, 0, false],
     ],
   );
   assert.deepEqual(
