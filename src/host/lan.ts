@@ -58,7 +58,7 @@ export function lanChanges(
 
 function allowedParts(route: OnLinkRoute, policy: LanPolicy): Prefix[] {
   const whole: Prefix = { address: route.destination, prefixLength: route.prefixLength };
-  const isWhole = (policy === 'private' || route.link.isInnerBridge) && isPrivate(route, whole);
+  const isWhole = (policy === 'private' || route.link.isInnerBridge) && route.isOwn && isPrivate(route, whole);
   const named = typeof policy === 'string' ? [] : policy.flatMap((prefix) => intersection(whole, prefix) ?? []);
   // Also the parts of what is allowed whole: a part of a larger route must not be more specific than this one.
   return isWhole ? [whole, ...named] : named;

@@ -74,6 +74,7 @@ test('a bridge is inner when nothing outside hangs on it: no gateway and no port
     ],
     [route('0.0.0.0/0', 7, gateway(7))],
     [],
+    {},
   );
   assert.deepEqual(
     links.filter(({ isInnerBridge }) => isInnerBridge).map(({ name }) => name),
