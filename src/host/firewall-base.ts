@@ -49,6 +49,11 @@ function sets(): string[] {
     ...['inet', 'arp', 'netdev'].map((family) => `add table ${family} ${NFT_TABLE}`),
     set('vnic4', 'ipv4_addr'),
     set('vnic6', 'ipv6_addr'),
+    // Of users' VPNs, and whose they are.
+    set('owned4', 'ipv4_addr'),
+    set('owned6', 'ipv6_addr'),
+    set('owner4', 'ipv4_addr . uid'),
+    set('owner6', 'ipv6_addr . uid'),
     // Links behind which the internet is, and those whose forwarded traffic the policy exempts.
     set('outer', 'ifname'),
     // TCP connections that came in before this table did: conntrack does not know which way they began.
@@ -174,7 +179,11 @@ function leaving(): string[] {
     addChain(INET, 'enter'),
     addRule(INET, 'enter', 'oifname vmap @enter'),
     addChain(INET, 'lock', 'type filter hook postrouting priority 110'),
-    addRule(INET, 'lock', 'oifname "lo" accept'),
+    // A vNIC's address is local for everybody: what others mean for somebody far away shall not be heard by its user.
+    addChain(INET, 'inside'),
+    addRule(INET, 'inside', 'ip daddr @owned4 ip daddr . meta skuid != @owner4 drop'),
+    addRule(INET, 'inside', 'ip6 daddr @owned6 ip6 daddr . meta skuid != @owner6 drop'),
+    addRule(INET, 'lock', 'oifname "lo" goto inside'),
     addRule(INET, 'lock', 'oifname "vpn-tun*" goto enter'),
     addRule(INET, 'lock', 'ip saddr @vnic4 drop'),
     addRule(INET, 'lock', 'ip6 saddr @vnic6 drop'),

@@ -42,7 +42,8 @@ export const SLOTS = 1500;
  *
  *    9900  answers of wildcard UDP servers
  *   10000  unmarked: goto 11000           11000  from this host: goto 12000     12000  not uid 0: goto 13000
- *   10010  protected: main, default       11100  from a vNIC                    12010  no source address: goto 12999
+ *   10010  protected: main, default       11100  from a vNIC                    12005  is a gateway on-link?
+ *                                                                               12010  no source address: goto 12999
  *   10100  selected by mark               11800  from root's vNIC: goto 30000   12100  from root's vNIC's address
  *                                         11900  forwarded: root's VPN          12200  from a network of users' vNICs
  *                                                                               12300  sections: from which address
@@ -64,6 +65,8 @@ export const PRIORITY = {
   toForwarded: 11800,
   forwarded: 11900,
   notRoot: 12000,
+  ofProtocol: 12005,
+  gatewayCheck: 12006,
   fromNowhere: 12010,
   fromRootAddress: 12100,
   fromUserAddress: 12200,

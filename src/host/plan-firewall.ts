@@ -206,6 +206,10 @@ function addUser(plan: FirewallPlan, input: PlanInput, shapes: Shapes): void {
   const key = String(owner);
   const onlySome = trusted.length > 0 && uidsOf(trusted).length === 0;
   plan.elements.push(
+    ...input.spec.addresses.flatMap(({ family, address }) => [
+      { set: `${INET} owned${digit(family)}`, key: address },
+      { set: `${INET} owner${digit(family)}`, key: `${address} . ${key}` },
+    ]),
     { set: `${INET} own_vpn`, key },
     { set: `${INET} outside_user`, key, verdict: onlySome ? 'goto explained' : `goto outside_${slot}` },
     // ARP that the kernel asks for on its own has no user.

@@ -4,7 +4,7 @@
  * program gave its socket.
  */
 import { RT_TABLE_MAIN } from '../kernel/rtnetlink.js';
-import { type Family, IPV6 } from '../model/vpn-types.js';
+import { type Family, IPV4, IPV6 } from '../model/vpn-types.js';
 import { LAN_TABLE, LAST_UID, PRIORITY, SELECTION_FIELD, type SlotNumbers, STEP, selectionMark } from './numbers.js';
 import type { Operation } from './operation.js';
 import type { PlanInput } from './plan.js';
@@ -157,6 +157,25 @@ function selected(
   };
 }
 
+/** Prefixes as short as this are no link's. Not 0: `wg-quick down` deletes the first rule of main with that. */
+const NO_LINK = 7;
+
+/**
+ * When somebody adds a route with a gateway, the IPv4 stack asks the rules, as uid 0 without a source and a protocol, whether the
+ * gateway is on-link. It must hear of main's own routes, else no DHCP client could bring a default route while the VPN is up;
+ * what programs send has a protocol.
+ */
+function gatewayChecks(): Operation[] {
+  const rule = { kind: 'rule', family: IPV4, iif: 'lo', from: '0.0.0.0' } as const;
+  const past = { ...rule, priority: PRIORITY.ofProtocol, action: 'goto', target: PRIORITY.rootOnly } as const;
+  return [
+    { ...past, protocol: 'tcp' },
+    { ...past, protocol: 'udp' },
+    { ...past, protocol: 'icmp' },
+    { ...rule, priority: PRIORITY.gatewayCheck, action: 'lookup', table: RT_TABLE_MAIN, suppressPrefixLength: NO_LINK },
+  ];
+}
+
 /** Behind the users' rules: whoever has a VPN of its own never gets here. */
 function rootSelectors(family: Family, input: PlanInput, numbers: SlotNumbers, shape: RouteShape): Operation[] {
   const { selections, trusted, blocked } = input;
@@ -175,6 +194,7 @@ function rootSelectors(family: Family, input: PlanInput, numbers: SlotNumbers, s
   }
   const ranges = trusted.length > 0 ? uids(trusted) : [{ first: 0, last: input.lastUid }];
   for (const uidRange of ranges) rules.push({ ...covered, uidRange });
+  if (family === IPV4) rules.push(...gatewayChecks());
   // Containers, virtual machines, other namespaces: as everyone. What is forwarded is no answer of this host.
   if (trusted.length === 0) {
     const target = shape.kind === 'refused' ? numbers.ladder + STEP.lan : numbers.ladder;

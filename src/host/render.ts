@@ -27,7 +27,7 @@ export function renderOperation(operation: Operation): string {
     }
     case 'rule': {
       const { priority, action, table, target, fwmark, uidRange, iif, from, fromPrefixLength } = operation;
-      const { protocol, sourcePorts } = operation;
+      const { protocol, sourcePorts, suppressPrefixLength } = operation;
       const words = [`rule add pref ${priority}`];
       if (from !== undefined) words.push(`from ${from}${fromPrefixLength === undefined ? '' : `/${fromPrefixLength}`}`);
       if (iif !== undefined) words.push(`iif ${iif}`);
@@ -38,6 +38,7 @@ export function renderOperation(operation: Operation): string {
       if (action === 'lookup') words.push(`lookup ${table}`);
       else if (action === 'goto') words.push(`goto ${target}`);
       else words.push(action);
+      if (suppressPrefixLength !== undefined) words.push(`suppress_prefixlength ${suppressPrefixLength}`);
       words.push('protocol kernel');
       return words.join(' ');
     }

@@ -180,6 +180,10 @@ export class VpnHost {
       const before = planUdpServices(this.#policy.udpServices);
       const wanted = planUdpServices(policy.udpServices);
       this.#policy = policy;
+      // First, so that a lockdown that begins knows the links.
+      if (policy.lockdown.size > 0) {
+        await this.#neighbourhood.refresh(policy, { vpn: true, rootVpn: this.#hasRootVpn() });
+      }
       await this.#lockdown.apply(policy.lockdown);
       if (this.#raised.size > 0) {
         await restoreObjects(this.#netlink, wanted, 0);

@@ -55,6 +55,7 @@ const FRA_IIFNAME = 3;
 const FRA_GOTO = 4;
 const FRA_PRIORITY = 6;
 const FRA_FWMARK = 10;
+const FRA_SUPPRESS_PREFIXLEN = 14;
 const FRA_TABLE = 15;
 const FRA_FWMASK = 16;
 const FRA_UID_RANGE = 20;
@@ -262,6 +263,8 @@ export interface RuleSettings {
   action: keyof typeof RULE_ACTIONS;
   /** For `lookup`. */
   table?: number;
+  /** For `lookup`: goes on when what it found has a prefix of this length or shorter. */
+  suppressPrefixLength?: number;
   /** For `goto`: the priority to go on at. */
   target?: number;
   fwmark?: { value: number; mask: number };
@@ -303,6 +306,9 @@ function ruleRequest(call: string, type: number, extra: number, rule: RuleSettin
       if (rule.iif !== undefined) writer.attributeString(FRA_IIFNAME, rule.iif);
       writer.attributeU32(FRA_PRIORITY, rule.priority);
       if (rule.table !== undefined) writer.attributeU32(FRA_TABLE, rule.table);
+      if (rule.suppressPrefixLength !== undefined) {
+        writer.attributeU32(FRA_SUPPRESS_PREFIXLEN, rule.suppressPrefixLength);
+      }
       if (rule.target !== undefined) writer.attributeU32(FRA_GOTO, rule.target);
       if (rule.fwmark !== undefined) {
         writer.attributeU32(FRA_FWMARK, rule.fwmark.value);

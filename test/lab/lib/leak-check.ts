@@ -4,28 +4,10 @@
  * it made the traffic. Pure; policy-lab.ts captures.
  */
 import { prefixContains } from '../../../src/model/address.js';
+import type { LeakException } from '../../../src/model/leak-exception.js';
 import { type CapturedPacket, ipv6 } from './pcap.js';
 
-/** A kind of packet that may leave outside the tunnel. A field that is absent is not asked about. */
-export interface LeakException {
-  kind: string;
-  /** Whose VPN. */
-  uid: number;
-  lockdown?: boolean;
-  family?: 4 | 6;
-  protocol?: 'tcp' | 'udp' | 'icmp' | 'icmpv6' | 'igmp' | 'arp';
-  icmpTypes?: number[];
-  sourcePort?: number;
-  destinationPort?: number;
-  /** Prefixes. For ARP the address that is looked for. */
-  destinations?: string[];
-  links?: string[];
-  hopLimit?: number;
-  tcpFlags?: 'rst';
-  /** Not to be seen in the packet: Facts says it. */
-  socket?: 'protected' | 'inbound';
-  reason: string;
-}
+export type { LeakException };
 
 export interface DepartedPacket extends CapturedPacket {
   link: string;
@@ -54,8 +36,10 @@ const COMPARISONS: { [K in keyof LeakException]?: (wanted: never, packet: Depart
   links: (wanted: string[], { link }) => wanted.includes(link),
   hopLimit: (wanted: number, { hopLimit }) => wanted === hopLimit,
   tcpFlags: (_: 'rst', { tcpFlags }) => ((tcpFlags ?? 0) & TCP_RST) !== 0,
-  socket: (wanted: 'protected' | 'inbound', packet, facts) =>
-    (wanted === 'protected' ? facts.isProtected : facts.isInbound)?.(packet) ?? false,
+  socket: (wanted: LeakException['socket'], packet, facts) =>
+    (wanted === 'protected' ? facts.isProtected : wanted === 'inbound' ? facts.isInbound : undefined)?.(packet) ?? false,
+  // What is forwarded the test tells as uncovered.
+  from: () => false,
 };
 const OTHER_FIELDS = new Set(['kind', 'uid', 'lockdown', 'reason']);
 

@@ -18,9 +18,13 @@ export async function serveDns(dns: Dns): Promise<void> {
     client.on('error', () => {});
     client.on('data', (chunk) => {
       received = Buffer.concat([received, chunk]);
-      if (received.length < 2 || received.length < 2 + received.readUInt16BE(0)) return;
-      const reply = answer(received.subarray(2), dns);
-      client.end(Buffer.concat([Buffer.from([reply.length >> 8, reply.length & 255]), reply]));
+      // glibc sends both its questions before it reads an answer (RFC 7766, 6.2.1.1).
+      for (let end = 0; received.length >= 2; received = received.subarray(end)) {
+        end = 2 + received.readUInt16BE(0);
+        if (received.length < end) return;
+        const reply = answer(received.subarray(2, end), dns);
+        client.write(Buffer.concat([Buffer.from([reply.length >> 8, reply.length & 255]), reply]));
+      }
     });
   });
   server.listen(port, address);
