@@ -15,6 +15,8 @@ import type { Connection } from './sockets.js';
 const TCP = 6;
 const UDP = 17;
 const DNS_PORT = 53;
+/** The kernel looks through its whole table for each. */
+const MAX_FORGOTTEN_PORTS = 16;
 
 export class Connections {
   readonly #ender = new SocketEnder();
@@ -30,15 +32,24 @@ export class Connections {
     return this.#ender.inbound();
   }
 
-  /** When rules and firewall stand: what the VPN covers and was not made for it ends. */
-  async begin(plan: Plan, coverage: Coverage): Promise<void> {
-    if (plan.hasDns) {
-      // Queries that were sent before would go on to where they went.
-      const mark = { value: 0, mask: SELECTION_FIELD };
-      const to = FAMILIES.flatMap((family) => [UDP, TCP].map((protocol) => ({ family, protocol, port: DNS_PORT })));
-      await this.#table.batch(to.map((each) => deleteConnections({ mark, to: each })));
-    }
+  /**
+   * When rules and firewall stand: what the VPN covers and was not made for it ends. `besideRoot`: root's VPN stands, by which
+   * the user's sockets may have asked.
+   */
+  async begin(plan: Plan, coverage: Coverage, besideRoot: boolean): Promise<void> {
+    if (plan.hasDns) await this.#forgetUntranslated();
     await this.#ender.endCovered(coverage);
+    if (!besideRoot) return;
+    // Only the user's own: of others in-flight answers would be lost. One with more sockets than that has them wait.
+    const ports = (await this.#ender.unconnectedPorts(coverage)).slice(0, MAX_FORGOTTEN_PORTS);
+    const any = { value: 0, mask: 0 };
+    await this.#table.batch(
+      ports.flatMap((fromPort) =>
+        FAMILIES.map((family) =>
+          deleteConnections({ mark: any, to: { family, protocol: UDP, port: DNS_PORT }, fromPort }),
+        ),
+      ),
+    );
   }
 
   /**
@@ -58,10 +69,19 @@ export class Connections {
   }
 
   /** When the firewall is gone: what was translated to servers that are out of reach now. */
-  async forget({ selections }: Plan): Promise<void> {
+  async forget({ selections, hasDns }: Plan): Promise<void> {
+    // Root's VPN may take over the user's sockets, with servers of its own.
+    if (!hasDns) await this.#forgetUntranslated();
     if (selections.covered === undefined) return;
     const mark = { value: selectionMark(selections.covered), mask: SELECTION_FIELD };
     await this.#table.batch([deleteConnections({ mark })]);
+  }
+
+  /** Queries that were sent before would go on to where they went. */
+  async #forgetUntranslated(): Promise<void> {
+    const mark = { value: 0, mask: SELECTION_FIELD };
+    const to = FAMILIES.flatMap((family) => [UDP, TCP].map((protocol) => ({ family, protocol, port: DNS_PORT })));
+    await this.#table.batch(to.map((each) => deleteConnections({ mark, to: each })));
   }
 
   close(): void {

@@ -24,6 +24,8 @@ export interface Coverage {
   readonly blocked?: ApplicationSet;
   /** Marks of the VPN's own selections. */
   readonly selections: { readonly covered?: number; readonly blocked?: number };
+  /** It has DNS servers: whatever is connected to port 53 is its affair, wherever that leads. */
+  readonly hasDns?: boolean;
   /** The vNIC's addresses: what has one of them is inside already. */
   readonly addresses: ReadonlySet<string>;
   /**

@@ -9,7 +9,8 @@
 import { ARP, addChain, addRule, BYPASSES, hex, INET, NETDEV, SELECTION, setField } from './nft-text.js';
 import { BYPASS_MARK, NFT_TABLE, SELECTION_FIELD } from './numbers.js';
 
-const CAME_IN = `ct direction reply ct mark & ${hex(BYPASS_MARK)} == ${hex(BYPASS_MARK)} goto bypass`;
+const IS_ANSWER = `ct direction reply ct mark & ${hex(BYPASS_MARK)} == ${hex(BYPASS_MARK)}`;
+const CAME_IN = `${IS_ANSWER} goto bypass`;
 /** Protocols of which any first packet may begin something, and whose sockets could be ended at setUp. */
 const WITHOUT_BEGINNING = '{ udp, udplite, icmp, ipv6-icmp, sctp }';
 const DNS = 'meta l4proto { tcp, udp } th dport 53';
@@ -142,8 +143,12 @@ function sending(): string[] {
     addChain(INET, 'sent_inside'),
     addRule(INET, 'sent_inside', 'oifname vmap @sent_link'),
     addRule(INET, 'sent_inside', `${DNS} goto dns_mark`),
+    // A late answer from a resolver looks like a request: who asks it again is no server that answers.
+    addChain(INET, 'answer'),
+    addRule(INET, 'answer', 'udp sport != 53 udp dport 53 jump dns_mark'),
+    addRule(INET, 'answer', 'goto bypass'),
     addChain(INET, 'sent', 'type route hook output priority mangle'),
-    addRule(INET, 'sent', CAME_IN),
+    addRule(INET, 'sent', `${IS_ANSWER} goto answer`),
     // The rules lead these into the tunnel like everything that is covered.
     addRule(INET, 'sent', 'jump came_in'),
     addRule(INET, 'sent', BYPASSES),

@@ -29,7 +29,7 @@ import { readEvent } from '../kernel/rtnetlink-events.js';
 import { KernelError } from '../model/errors.js';
 import { Debounce } from './debounce.js';
 import { LinkTracker } from './link-tracker.js';
-import { isOurPriority, isOurTable, NFT_TABLE } from './numbers.js';
+import { isFrontPriority, isOurPriority, isOurTable, NFT_TABLE } from './numbers.js';
 
 /** rtm_table of every table above 255. */
 const RT_TABLE_COMPAT = 252;
@@ -54,7 +54,7 @@ export interface HostWatchSettings {
   liveLink(ifindex: number): string | undefined;
   /** Never empty; each object once. */
   onForeignChange(changes: readonly ForeignChange[]): void;
-  /** Links, addresses, routes of table main or rp_filter may have changed: read them again. Not more than every 50 ms. */
+  /** Links, addresses, routes of table main, rp_filter or rules right in front of ours may have changed: read them again. Not more than every 50 ms. */
   onLinks(): void;
 }
 
@@ -133,7 +133,7 @@ export class HostWatch {
       case 'rule':
         if (isOurPriority(event.priority) && event.protocol === RTPROT_KERNEL) {
           this.#add({ kind: 'rule', what: `rule ${event.priority}` });
-        }
+        } else if (isFrontPriority(event.priority)) this.#links.touch();
         return;
       case 'rp_filter':
         if (!this.#tracker.isVnic(event.ifindex)) this.#links.touch();

@@ -40,6 +40,7 @@ export const SLOTS = 1500;
  * Rule priorities. Traffic walks downwards; the gotos let it pass over what cannot concern it, so that a process that no
  * VPN covers meets at most one rule a VPN and family, and one for 32 neighbouring uids with VPNs (sections.ts):
  *
+ *    8000  in front of others' (front-rules.ts)
  *    9900  answers of wildcard UDP servers
  *   10000  unmarked: goto 11000           11000  from this host: goto 12000     12000  not uid 0: goto 13000
  *   10010  protected: main, default       11100  from a vNIC                    12005  is a gateway on-link?
@@ -144,6 +145,13 @@ export function isOurPriority(priority: number): boolean {
   return priority >= PRIORITY.first && priority <= PRIORITY.end;
 }
 
+/** Where rules without a chosen priority land while ours stand, and how far in front of them we go. */
+export const FRONT = { first: 8000, last: PRIORITY.unmarked - 1, distance: 50 } as const;
+
+export function isFrontPriority(priority: number): boolean {
+  return priority >= FRONT.first && priority <= FRONT.last;
+}
+
 export function isLockdownPriority(priority: number): boolean {
   return priority >= PRIORITY.lockdown && priority <= PRIORITY.lockdownEnd;
 }
@@ -161,4 +169,10 @@ export function programPrefix(netnsInode: bigint): string {
 /** Of the programs that all VPNs share. No slot has these letters. */
 export function sharedProgramName(netnsInode: bigint, what: 'app' | 'rcv'): string {
   return `${programPrefix(netnsInode)}${what}`;
+}
+
+/** The network namespace that a program of ours is for, by its name; undefined when it is none of ours. */
+export function inodeOfProgram(name: string): bigint | undefined {
+  const [, digits] = /^vpnd_([0-9a-z]{7})[0-9a-z]{3}$/.exec(name) ?? [];
+  return digits === undefined ? undefined : BigInt(Number.parseInt(digits, 36));
 }

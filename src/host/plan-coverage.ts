@@ -26,6 +26,7 @@ export async function coverageOf(
       ...(covered !== undefined && { covered: selectionMark(covered) }),
       ...(kept !== undefined && { blocked: selectionMark(kept) }),
     },
+    hasDns: plan.hasDns,
     addresses: new Set(spec.addresses.map(({ address }) => address)),
     takes: destinations(plan, beside.lan),
   };

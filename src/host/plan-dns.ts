@@ -21,6 +21,8 @@ export function planDns(input: PlanInput): DnsPlan {
   const rules: [string, string][] = [
     ...membership(input, cover, covered).map((text): [string, string] => [chain, text]),
     ...unserved.map((family): [string, string] => [cover, `meta nfproto ${protocolName(family)} goto refuse`]),
+    // A connection that an answer began, from before setUp or nobody's, would not be translated.
+    [cover, 'udp sport != 53 ct direction reply goto refuse'],
     [cover, setField('meta', mark)],
     // The other bit of the field says which way the connection began, and stays.
     [cover, `ct mark set ct mark & ${hex(0x80ffffff | mark)} | ${covered}`],

@@ -29,8 +29,8 @@ export interface FirewallPlan {
   elements: Element[];
 }
 
-/** `cgroup`: the name of the one it matches, without which there is no such rule. */
-export type Rule = [chain: string, text: string, cgroup?: string];
+/** `cgroups`: names that come in the place of `{}` in the text; none of them stands: no rule. */
+export type Rule = [chain: string, text: string, cgroups?: readonly string[]];
 
 export type Shapes = Readonly<Record<Family, RouteShape>>;
 
@@ -72,7 +72,11 @@ export function planFirewall(input: PlanInput, numbers: SlotNumbers, shapes: Sha
 
 /** `stands`: whether there still is a cgroup of this name. */
 export function firewallAdditions(plan: FirewallPlan, stands: (cgroup: string) => boolean = () => true): string[] {
-  const rules = plan.rules.filter(([, , cgroup]) => cgroup === undefined || stands(cgroup));
+  const rules = plan.rules.flatMap(([chain, text, cgroups]): [string, string][] => {
+    if (cgroups === undefined) return [[chain, text]];
+    const standing = cgroups.filter(stands).map((name) => `"${name}"`);
+    return standing.length === 0 ? [] : [[chain, text.replace('{}', () => `{ ${standing.join(', ')} }`)]];
+  });
   return [
     ...plan.chains.map((chain) => addChain(INET, chain)),
     ...plan.sets.flatMap(({ name, type, elements }) => [
@@ -290,9 +294,10 @@ function addApplications(plan: FirewallPlan, input: PlanInput, { link }: SlotNum
   plan.rules.push([chain, `${SELECTION} { ${marks.join(', ')} } return`]);
   for (const purpose of ['covered', 'blocked'] as const) {
     const mark = setField('meta', selectionMark(selections[purpose] ?? 0));
-    for (const { level, name } of cgroups[purpose]) {
-      const text = `socket cgroupv2 level ${level} "${name}" ${mark} return`;
-      plan.rules.push([chain, text, name]);
+    // One look-up for all of a level: whoever makes cgroups of that name shall not make a packet's way longer.
+    for (const level of new Set(cgroups[purpose].map((each) => each.level))) {
+      const names = cgroups[purpose].filter((each) => each.level === level).map(({ name }) => name);
+      plan.rules.push([chain, `socket cgroupv2 level ${level} {} ${mark} return`, names]);
     }
   }
   if (owner === 0) plan.rootRules.push([INET, 'root_send', `jump ${chain}`]);

@@ -68,6 +68,8 @@ export interface Plan {
   rules: Operation[];
   firewall: FirewallPlan;
   hasDns: boolean;
+  /** Who is led in without a mark. */
+  covers: { uids: { first: number; last: number }[]; forwarded: boolean };
   shapes: Shapes;
   cgroupMarks: CgroupMark[];
   applicationMarks: ApplicationMark[];
@@ -82,6 +84,13 @@ export function selectionsNeeded(input: Pick<PlanInput, 'spec' | 'trusted' | 'bl
   if (hasDns(input.spec) || input.trusted.some(isMarked)) needed.push('covered');
   if (input.blocked.some(isMarked)) needed.push('blocked');
   return needed;
+}
+
+function covers({ owner, trusted, lastUid }: PlanInput): Plan['covers'] {
+  const one = (uid: number) => ({ first: uid, last: uid });
+  const listed = trusted.flatMap((selector) => (selector.kind === 'uid' ? [one(selector.uid)] : []));
+  const everyone = owner === 0 ? { first: 0, last: lastUid } : one(owner);
+  return { uids: trusted.length > 0 ? listed : [everyone], forwarded: owner === 0 && trusted.length === 0 };
 }
 
 /** Users are told by uid, everything else by a mark on its sockets. */
@@ -115,6 +124,7 @@ export function planVpn(input: PlanInput): Plan {
     rules,
     firewall: planFirewall(input, numbers, shapes),
     hasDns: hasDns(spec),
+    covers: covers(input),
     shapes,
     ...marks(input),
     buckets: [...input.sections.priorities.keys()],

@@ -28,7 +28,7 @@ export function renderOperation(operation: Operation): string {
     case 'rule': {
       const { priority, action, table, target, fwmark, uidRange, iif, from, fromPrefixLength } = operation;
       const { protocol, sourcePorts, suppressPrefixLength } = operation;
-      const words = [`rule add pref ${priority}`];
+      const words = [`rule add pref ${priority}`, ...(operation.isInverted ? ['not'] : [])];
       if (from !== undefined) words.push(`from ${from}${fromPrefixLength === undefined ? '' : `/${fromPrefixLength}`}`);
       if (iif !== undefined) words.push(`iif ${iif}`);
       if (fwmark !== undefined) words.push(`fwmark ${hex(fwmark.value)}/${hex(fwmark.mask)}`);

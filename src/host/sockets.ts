@@ -15,8 +15,11 @@ export interface Connection {
   readonly remote: Endpoint;
 }
 
+/** Below are system accounts (login.defs(5)). */
+const FIRST_PERSONAL_UID = 1000;
 /** The kernel never chooses a lower port by itself (ip_unprivileged_port_start). */
 const FIRST_CHOSEN_PORT = 1024;
+const DNS_PORT = 53;
 
 /**
  * What has to end when a VPN comes up. Of TCP: connections of covered users and applications to where the VPN takes them, in
@@ -34,16 +37,30 @@ export function coveredOutbound(
   ownAddresses: ReadonlySet<string>,
 ): SocketEntry[] {
   const cameIn = inboundTest(entries);
-  const isOutside = ({ protocol, state, portOrigin, family, local, remote }: SocketEntry): boolean => {
-    if (coverage.addresses.has(local.address) || isLoopback(local.address)) return false;
+  const isOutside = ({ protocol, state, portOrigin, uid, family, local, remote }: SocketEntry): boolean => {
+    if (coverage.addresses.has(local.address)) return false;
+    // Also a local network's resolver or a stub: with its connection goes what conntrack knows of its translation.
+    if (coverage.hasDns && remote.port === DNS_PORT && protocol !== 'raw') return true;
+    if (isLoopback(local.address)) return false;
     if (protocol !== 'tcp' && state !== TCP_ESTABLISHED) {
-      return protocol === 'udp' && portOrigin === 'kernel' && !isUnspecified(local.address);
+      return (
+        protocol === 'udp' && portOrigin === 'kernel' && (!isUnspecified(local.address) || isPersonal(coverage, uid))
+      );
     }
     return !isOwn(remote.address, ownAddresses) && coverage.takes(family, remote.address);
   };
   const isChosen = (entry: SocketEntry): boolean =>
     entry.state !== TCP_LISTEN && covers(coverage, entry) && isOutside(entry) && !cameIn(entry);
   return withoutDoubles(entries, entries.filter(isChosen));
+}
+
+/**
+ * A socket of no address answers from the one it was asked at, if it says so with each datagram (IP_PKTINFO, as QUIC libraries
+ * do), so what still comes in would make it a server outside the tunnel. Services of the machine, whose clients know their
+ * port, are spared.
+ */
+function isPersonal({ owner }: Coverage, uid: number | undefined): boolean {
+  return owner !== 0 || (uid ?? FIRST_PERSONAL_UID) >= FIRST_PERSONAL_UID;
 }
 
 /** What has to end when a vNIC goes: whatever has one of its addresses, except TCP listeners, which nobody reaches then. */

@@ -5,6 +5,7 @@
  */
 import { sweepSocketMarks } from '../kernel/bpf.js';
 import { cgroup2Root } from '../kernel/cgroup.js';
+import { liveNetworkNamespaces } from '../kernel/net-namespaces.js';
 import type { NetlinkSocket } from '../kernel/netlink-socket.js';
 import { type Nftables, nftablesAvailable } from '../kernel/nftables.js';
 import { deleteLinkGroup, RTPROT_KERNEL } from '../kernel/rtnetlink.js';
@@ -12,6 +13,8 @@ import { listBothFamilies, listLinks, listRoutes, listRules } from '../kernel/rt
 import { isUnspecified } from '../model/address.js';
 import {
   DYING_LINK_GROUP,
+  inodeOfProgram,
+  isFrontPriority,
   isLockdownPriority,
   isOurPriority,
   isOurTable,
@@ -48,7 +51,9 @@ export async function sweep(
 
   const rules = (await listBothFamilies((family) => listRules(socket, family))).filter(
     ({ priority, protocol }) =>
-      isOurPriority(priority) && protocol === RTPROT_KERNEL && !(isLockedDown && isLockdownPriority(priority)),
+      (isOurPriority(priority) || isFrontPriority(priority)) &&
+      protocol === RTPROT_KERNEL &&
+      !(isLockedDown && isLockdownPriority(priority)),
   );
   // Not from the links, which may have died before.
   const addresses = rules.flatMap(({ from }) => (from === undefined || isUnspecified(from) ? [] : [from]));
@@ -75,8 +80,14 @@ export async function sweep(
 function sweepPrograms(prefix: string): number {
   const root = cgroup2Root();
   if (root === undefined) return 0;
+  const alive = liveNetworkNamespaces();
+  // The root cgroup takes 64 programs of a kind: those of a namespace that is gone would stay for good.
+  const isDead = (name: string): boolean => {
+    const inode = inodeOfProgram(name);
+    return inode !== undefined && alive !== undefined && !alive.has(inode);
+  };
   try {
-    return sweepSocketMarks(root, (name) => name.startsWith(prefix)).length;
+    return sweepSocketMarks(root, (name) => name.startsWith(prefix) || isDead(name)).length;
   } catch (error) {
     // Without the right to use BPF there is nothing of ours to find either: we could not have attached it.
     if (error instanceof Error && /EPERM|EACCES|ENOSYS|EINVAL/.test(error.message)) return 0;

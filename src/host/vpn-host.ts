@@ -19,6 +19,7 @@ import { findCollisions } from './collisions.js';
 import { Connections } from './connections.js';
 import { exceptionsOfLockdown, exceptionsOfVpn } from './exceptions.js';
 import { Firewall } from './firewall.js';
+import { FrontRules } from './front-rules.js';
 import { DEFAULT_HOST_POLICY, type HostPolicy } from './host-policy.js';
 import { HostWatch } from './host-watch.js';
 import { addObjects, removeObjects, restoreObjects } from './kernel-objects.js';
@@ -80,6 +81,7 @@ export class VpnHost {
   readonly #selections = new Selections();
   readonly #sections = new Sections();
   readonly #lastUid = lastMappedUid();
+  readonly #front = new FrontRules(this.#netlink);
   readonly #connections = new Connections();
   readonly #lockdown = new Lockdown(this.#netlink, () => this.#nftables(), this.#lastUid);
   readonly #sysctls: Sysctls;
@@ -152,9 +154,13 @@ export class VpnHost {
       const plan = planWith({ covered: covered.cgroups, blocked: blocked.cgroups });
       const tun = await this.#apply(plan, request, undo);
       const vpn = { plan, tun };
+      undo.push(() => this.#syncFront());
       this.#raised.set(plan.slot, vpn);
       undo.push(() => void this.#raised.delete(plan.slot));
       await this.#settle(vpn, request, { covered: covered.paths, blocked: blocked.paths }, undo);
+      if (this.#front.isNeeded || this.#raised.size === 1) {
+        await this.#syncFront();
+      }
       this.#live.set(tun.ifindex, tun.name);
       return vpn;
     } catch (error) {
@@ -288,7 +294,8 @@ export class VpnHost {
       [...this.#raised.values()].map(({ plan: { owner } }) => owner).filter((uid) => uid !== 0),
     );
     const beside = { usersWithOwnVpn, lan: this.#neighbourhood.lan };
-    await this.#connections.begin(plan, await coverageOf(plan, request, paths, beside));
+    const covered = await coverageOf(plan, request, paths, beside);
+    await this.#connections.begin(plan, covered, plan.owner !== 0 && this.#hasRootVpn());
     undo.push(() => this.#lockdown.hold(plan.owner));
     await this.#lockdown.release(plan.owner);
     const { dnsAddresses, searchDomains, trustedApplications } = request.spec;
@@ -329,11 +336,17 @@ export class VpnHost {
   /** The last VPN, and root's, leave the surroundings as they were. */
   async #refreshAfter(plan: Plan): Promise<void> {
     if (this.#raised.size === 0 || plan.owner === 0) await this.#refresh();
+    else if (this.#front.isNeeded) await this.#syncFront();
   }
 
-  #refresh(): Promise<boolean> {
+  async #refresh(): Promise<void> {
     const vpn = this.#raised.size > 0;
-    return this.#neighbourhood.refresh(this.#policy, { vpn, rootVpn: this.#hasRootVpn() });
+    await this.#neighbourhood.refresh(this.#policy, { vpn, rootVpn: this.#hasRootVpn() });
+    await this.#syncFront();
+  }
+
+  #syncFront(): Promise<void> {
+    return this.#front.sync([...this.#raised.values()].map(({ plan }) => plan));
   }
 
   #hasRootVpn(): boolean {

@@ -50,6 +50,7 @@ const RTNH_F_ONLINK = 4;
 const RT_SCOPE_UNIVERSE = 0;
 const RT_SCOPE_LINK = 253;
 const RT_SCOPE_HOST = 254;
+const FIB_RULE_INVERT = 2;
 const FRA_SRC = 2;
 const FRA_IIFNAME = 3;
 const FRA_GOTO = 4;
@@ -276,6 +277,8 @@ export interface RuleSettings {
   /** Only this protocol, and of it only these source ports; a connection that is being made has 0 until it gets one. */
   protocol?: keyof typeof IP_PROTOCOLS;
   sourcePorts?: { first: number; last: number };
+  /** It is for what the selectors do not select. */
+  isInverted?: boolean;
 }
 
 export function addRule(rule: RuleSettings): NetlinkRequest {
@@ -301,6 +304,7 @@ function ruleRequest(call: string, type: number, extra: number, rule: RuleSettin
       ruleHeader[0] = addressFamily(rule.family);
       ruleHeader[2] = rule.from === undefined ? 0 : (rule.fromPrefixLength ?? addressBits(rule.family));
       ruleHeader[7] = RULE_ACTIONS[rule.action];
+      ruleHeader.writeUInt32LE(rule.isInverted ? FIB_RULE_INVERT : 0, 8);
       writer.begin(type, flags | extra, sequence, ruleHeader);
       if (rule.from !== undefined) writer.attributeAddress(FRA_SRC, rule.from);
       if (rule.iif !== undefined) writer.attributeString(FRA_IIFNAME, rule.iif);

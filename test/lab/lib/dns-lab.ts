@@ -45,8 +45,8 @@ export interface DnsLab extends PolicyLab {
   resolved: LabProcess | undefined;
   /** Who answered libc of that user, `exit1` or `machine`; more than one where A and AAAA differ; '' when nobody did. */
   lookUp(question: LookUp): Promise<string>;
-  /** Runs `work`; what went to port 53 meanwhile, by which way. Only the configured servers may be asked in a tunnel. */
-  asked(work: () => Promise<unknown>): Promise<Asked>;
+  /** Runs `work`; what went to port 53 meanwhile, by which way. In a tunnel only its servers, and `more`, may be asked. */
+  asked(work: () => Promise<unknown>, more?: readonly string[]): Promise<Asked>;
   /** The bytes of /etc/resolv.conf, one character each, and what it leads to where it is a link. */
   file(): Promise<string>;
 }
@@ -92,7 +92,7 @@ export async function dnsLab(
     backEnd,
     resolved,
     lookUp: (question) => lookUp(lab, question),
-    asked: async (work) => {
+    asked: async (work, more = []) => {
       const since = await lab.moment();
       const before = await Promise.all(inTunnels.map(async (capture) => (await capture.peek()).length));
       await work();
@@ -104,7 +104,7 @@ export async function dnsLab(
       });
       const [exit1 = [], exit2 = []] = await Promise.all(
         inTunnels.map(async (capture, index) =>
-          namesAsked((await capture.peek()).slice(before[index]), serversOf(exitOf(lab, index + 1))),
+          namesAsked((await capture.peek()).slice(before[index]), [...serversOf(exitOf(lab, index + 1)), ...more]),
         ),
       );
       const toPort53 = outside.filter(({ destinationPort }) => destinationPort === 53);

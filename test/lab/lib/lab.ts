@@ -111,7 +111,7 @@ export class Lab {
   async close(): Promise<void> {
     const namespaces = new Set(this.#hosts.map((each) => each.namespace));
     const holders = new Set(this.#hosts.map((each) => each.holder.pid));
-    for (const pid of processesIn(namespaces)) if (!holders.has(pid)) process.kill(pid, 'SIGKILL');
+    for (const pid of processesIn(namespaces)) if (!holders.has(pid)) killNow(pid);
     await Promise.all(this.#hosts.map((each) => each.holder.kill('SIGKILL')));
     for (const namespace of namespaces) detachPrograms(namespace);
     this.#hosts.length = 0;
@@ -131,6 +131,15 @@ function detachPrograms(namespace: string): void {
   const prefix = programPrefix(BigInt(namespace.slice('net:['.length, -1)));
   for (const attachType of Object.values(ATTACH_TYPE)) {
     detach(root, attachType, { name: (name) => name.startsWith(prefix) });
+  }
+}
+
+/** One that ends with another is gone by then. */
+function killNow(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
   }
 }
 
