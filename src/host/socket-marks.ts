@@ -3,10 +3,11 @@
  * only covered sockets receive from its vNIC. Where BPF cannot be used, what needs it is refused before anything is changed; the last
  * is then replaced by the firewall, which lets nothing in that nobody asked for.
  */
-import { attachSocketMark, detachSocketMarks } from '../kernel/bpf.js';
+import { attachSocketMark, detachSocketMarks, listSocketMarks } from '../kernel/bpf.js';
 import { resolveCgroup } from '../kernel/cgroup.js';
 import { BusinessError, KernelError } from '../model/errors.js';
 import { AppMarks, appMatchingProblem } from './app-marks.js';
+import { CgroupReturns } from './cgroup-returns.js';
 import { GONE } from './kernel-objects.js';
 import { programName, SELECTION_FIELD, sharedProgramName } from './numbers.js';
 import type { CgroupMark, Plan, PlanInput } from './plan.js';
@@ -17,11 +18,15 @@ export class SocketMarks {
   readonly #netnsInode: bigint;
   readonly #netnsCookie: bigint;
   readonly #apps: AppMarks;
+  readonly #returns = new CgroupReturns();
+  readonly #onFailed: (error: unknown) => void;
   readonly #guard: ReceiveGuard | undefined;
   /** Why there is no guard, in a sentence. */
   readonly guardProblem: string | undefined;
 
-  constructor(netnsInode: bigint, netnsCookie: bigint) {
+  /** `onFailed`: a cgroup came back, and its sockets cannot be marked. */
+  constructor(netnsInode: bigint, netnsCookie: bigint, onFailed: (error: unknown) => void) {
+    this.#onFailed = onFailed;
     this.#netnsInode = netnsInode;
     this.#netnsCookie = netnsCookie;
     this.#apps = new AppMarks(netnsCookie, sharedProgramName(netnsInode, 'app'));
@@ -40,7 +45,10 @@ export class SocketMarks {
   /** From now on sockets have the plan's marks, which mean nothing as long as no rule asks for them. */
   mark(plan: Pick<Plan, 'slot' | 'cgroupMarks' | 'applicationMarks'>, undo: UndoStack): void {
     undo.push(() => this.#unmark(plan));
-    for (const mark of plan.cgroupMarks) this.#attachToCgroup(mark, plan.slot);
+    for (const mark of plan.cgroupMarks) {
+      this.#attachToCgroup(mark, plan.slot);
+      this.#returns.watch(`${plan.slot} ${mark.cgroup}`, mark.cgroup, () => this.#onReturn(mark, plan.slot));
+    }
     for (const mark of plan.applicationMarks) this.#apps.add(mark);
   }
 
@@ -58,7 +66,25 @@ export class SocketMarks {
 
   #unmark(plan: Pick<Plan, 'slot' | 'cgroupMarks' | 'applicationMarks'>): void {
     for (const mark of plan.applicationMarks) this.#apps.remove(mark);
-    for (const { cgroup } of plan.cgroupMarks) this.#detachFromCgroup(cgroup, plan.slot);
+    for (const { cgroup } of plan.cgroupMarks) {
+      this.#returns.unwatch(`${plan.slot} ${cgroup}`);
+      this.#detachFromCgroup(cgroup, plan.slot);
+    }
+  }
+
+  close(): void {
+    this.#returns.close();
+  }
+
+  #onReturn(mark: CgroupMark, slot: number): void {
+    const ours = programName(this.#netnsInode, slot);
+    try {
+      if (!listSocketMarks(resolveCgroup(mark.cgroup)).some(({ name }) => name === ours))
+        this.#attachToCgroup(mark, slot);
+    } catch (error) {
+      // Gone once more.
+      if (!(error instanceof KernelError && GONE.has(error.errnoName))) this.#onFailed(error);
+    }
   }
 
   #attachToCgroup({ cgroup, mark, uid }: CgroupMark, slot: number): void {

@@ -101,7 +101,7 @@ export class VpnHost {
     this.#netnsCookie = netnsCookie(probe);
     closeSync(probe);
     const { stateDir, log } = settings;
-    this.#marks = new SocketMarks(this.#netnsInode, this.#netnsCookie);
+    this.#marks = new SocketMarks(this.#netnsInode, this.#netnsCookie, (error) => this.#failed('cgroup', error));
     const { guardProblem } = this.#marks;
     this.#firewall = new Firewall(() => this.#nftables(), { takesNew: guardProblem === undefined });
     if (guardProblem !== undefined) log('warning', 'no-servers-behind-vpns', { reason: guardProblem });
@@ -258,6 +258,7 @@ export class VpnHost {
 
   close(): void {
     this.#watch?.close();
+    this.#marks.close();
     this.#restorer.close();
     this.#resolver.close();
     this.#sysctls.close();

@@ -9,6 +9,8 @@
  *   cgroup2 root ── vpnd-lab-PID ── processes called "inside": one of uid 2001, one of uid 2002
  */
 import assert from 'node:assert/strict';
+import { mkdirSync, rmdirSync } from 'node:fs';
+import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { listSocketMarks } from '../../src/kernel/bpf.js';
 import type { VpnConfig } from '../../src/model/vpn-types.js';
@@ -17,7 +19,7 @@ import { captureDepartures } from './lib/departures.js';
 import { connect, EVERYWHERE, type Exit, pathOf, startServers } from './lib/exits.js';
 import { ADDRESSES } from './lib/standard-lab.js';
 import { type VpnApp, vpnConfig } from './lib/vpn-app.js';
-import { exitOf, type VpnLab, vpnLab } from './lib/vpn-lab.js';
+import { eventually, exitOf, type VpnLab, vpnLab } from './lib/vpn-lab.js';
 
 const skip = whyNoCgroup() ?? false;
 const MANAGE_VPN = 'ohos.permission.MANAGE_VPN';
@@ -83,13 +85,35 @@ test("a user's VPN for some of its applications, or for all but some", { timeout
   for (const [lists, expected] of cases) {
     await connect(owner, exit, vpnConfig(exit.vnic, lists));
     await expectPaths(lab, exit, expected, JSON.stringify(lists));
-    assert.doesNotMatch((await lab.app.run('nft', ['list', 'ruleset'])).stdout, /snat/, 'source addresses are right without NAT');
+    assert.doesNotMatch(
+      (await lab.app.run('nft', ['list', 'ruleset'])).stdout,
+      /snat/,
+      'source addresses are right without NAT',
+    );
     await owner.call('destroy');
     assert.deepEqual(listSocketMarks(lab.cgroup.directory), []);
     const fd: number = await lab.inside1.call('open', 1, 'udp');
     assert.equal((await lab.inside1.call('state', fd)).mark, '0', 'a new socket after destroy');
     await lab.inside1.call('close', fd);
   }
+});
+
+test('a cgroup that is made again is covered again', { timeout: 240_000, skip }, async (t) => {
+  const lab = await appLab(t);
+  if (!lab) return;
+  const exit = exitOf(lab, 1);
+  const { directory, path } = lab.cgroup;
+  const named = join(directory, 'service');
+  mkdirSync(named);
+  const owner = await lab.process(2001);
+  await connect(owner, exit, vpnConfig(exit.vnic, { trustedApplications: [`cgroup:${path}/service`] }));
+  assert.equal(listSocketMarks(named).length, 1);
+  rmdirSync(named);
+  mkdirSync(named);
+  await eventually('the program', async () => listSocketMarks(named).length === 1 || undefined);
+  await owner.call('destroy');
+  assert.deepEqual(listSocketMarks(named), []);
+  rmdirSync(named);
 });
 
 test("root's VPN for some users and cgroups, or for all but some", { timeout: 240_000, skip }, async (t) => {

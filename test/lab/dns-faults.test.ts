@@ -1,20 +1,19 @@
 /**
- * What becomes of names, and of /etc/resolv.conf, when something dies: a server of the VPN's, the resolver, vpnd in the middle of
- * its work. lib/dns-lab.ts has the picture; root's VPN leads to exit2, user 2001's to exit1.
+ * What becomes of names when a server of the VPN's dies, or the machine's resolver, or when the local network wants them. lib/dns-lab.ts has the picture; root's VPN leads to exit2, user 2001's to exit1.
  *
- *   getent ── /etc/resolv.conf ── systemd-resolved ✝ ── vpnd ✝ ── vpn-tunB ═══ exit2 10.10.0.21 ✝, 10.10.0.11
+ *   getent ── /etc/resolv.conf ── systemd-resolved ✝ ── vpn-tunB ═══ exit2 10.10.0.21 ✝, 10.10.0.11
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { BACK_ENDS, type DnsLab, dnsLab, dnsOf, MACHINE, serversOf } from './lib/dns-lab.js';
 import { connect, type Exit } from './lib/exits.js';
 import { resolvectl, startResolved } from './lib/resolvers.js';
-import { route, startApp, type VpnApp, vpnConfig } from './lib/vpn-app.js';
+import { route, type VpnApp, vpnConfig } from './lib/vpn-app.js';
 import { eventually, exitOf } from './lib/vpn-lab.js';
-import { startVpnd, type Vpnd } from './lib/vpnd.js';
 
 /** Nobody has this address. */
 const deadServer = ({ ipv4 }: Exit) => ipv4.replace(/1$/, '21');
+const NAMES = ['n1', 'n2', 'n3'];
 const linkOf = async ({ app }: DnsLab) => {
   const addresses = await app.json<{ ifname: string; addr_info: { local: string }[] }[]>('ip', ['-j', 'address']);
   return addresses.find(({ addr_info }) => addr_info.some(({ local }) => local === '10.10.0.2'))?.ifname ?? '';
@@ -33,115 +32,22 @@ for (const backEnd of BACK_ENDS) {
       const config = vpnConfig(exit.vnic, { dnsAddresses: [deadServer(exit), ...serversOf(exit).slice(1, 2)] });
       await connect(await lab.process(owner), exit, config);
     }
-    const { exit1, exit2, outside } = await lab.asked(async () => {
-      for (const [uid, exit] of [
-        [2001, 'exit1'],
-        [2002, 'exit2'],
-      ] as const) {
-        for (const number of [1, 2, 3, 4]) {
-          const name = `n${number}.u${uid}.example.net`;
-          assert.equal(await lab.lookUp({ uid, name, options: 'timeout:1 attempts:3' }), exit, name);
-        }
-      }
-    }, lab.exits.map(deadServer));
-    const names = (uid: number) => [1, 2, 3, 4].map((number) => `n${number}.u${uid}.example.net`);
-    assert.deepEqual({ exit1, exit2, outside }, { exit1: names(2001), exit2: names(2002), outside: [] });
-  });
-
-  test(`${backEnd}: vpnd killed at any moment of setUp, started again, set up again and destroyed, 20 times: the original`, {
-    timeout: 600_000,
-  }, async (t) => {
-    const lab = await dnsLab(t, backEnd);
-    if (!lab) return;
-    const exit = exitOf(lab, 2);
-    const original = await lab.file();
-    const directory = lab.vpnd.policyFile.replace(/\/[^/]*$/, '');
-    let { vpnd } = lab as { vpnd: Vpnd };
-    let setUpMs = 200;
-    for (let round = 0; round < 20; round++) {
-      const victim = await startApp(lab.app, 0, vpnd);
-      const began = performance.now();
-      const failed = connect(victim, exit, vpnConfig(exit.vnic, dnsOf(exit))).then(
-        () => {},
-        () => {},
-      );
-      await new Promise((resolve) => setTimeout(resolve, (setUpMs * (round + 1)) / 20));
-      await vpnd.kill9();
-      await failed;
-      vpnd = await startVpnd(lab.app, { directory });
-      assert.equal(await lab.file(), original, `round ${round}: started again after ${performance.now() - began} ms`);
-      await victim.kill9();
-
-      const root = await startApp(lab.app, 0, vpnd);
-      const before = performance.now();
-      await root.call('setUp', vpnConfig(exit.vnic, dnsOf(exit)));
-      setUpMs = performance.now() - before;
-      if (backEnd !== 'systemd-resolved') assert.notEqual(await lab.file(), original);
-      await root.call('destroy');
-      assert.equal(await lab.file(), original, `round ${round}: destroyed`);
-      await root.kill9();
-    }
-    assert.equal(await lab.lookUp({ uid: 2002, name: 'end.example.net' }), 'machine');
-    assert.deepEqual(await leftovers(lab), []);
+    const users = [
+      [2001, 'exit1'],
+      [2002, 'exit2'],
+    ] as const;
+    // Of one VPN one after the other: its servers take turns.
+    const askAll = ([uid, exit]: (typeof users)[number]) =>
+      NAMES.reduce(async (before, label) => {
+        await before;
+        const name = `${label}.u${uid}.example.net`;
+        assert.equal(await lab.lookUp({ uid, name, options: 'timeout:1 attempts:3' }), exit, name);
+      }, Promise.resolve());
+    const asked = await lab.asked(() => Promise.all(users.map(askAll)), lab.exits.map(deadServer));
+    const [exit1, exit2] = users.map(([uid]) => NAMES.map((label) => `${label}.u${uid}.example.net`));
+    assert.deepEqual(asked, { exit1, exit2, outside: [] });
   });
 }
-
-test('file: vpnd killed before each of its changes, in setUp, in destroy and at start: the original', {
-  timeout: 600_000,
-}, async (t) => {
-  const lab = await dnsLab(t, 'file');
-  if (!lab) return;
-  const exit = exitOf(lab, 2);
-  const original = await lab.file();
-  const directory = lab.vpnd.policyFile.replace(/\/[^/]*$/, '');
-  await lab.vpnd.kill9();
-  const dying = (change: number) => ({
-    directory,
-    env: {
-      RESOLV_CHANGE: String(change),
-      NODE_OPTIONS: `--import ${lab.app.path('dist/test/lab/lib/vpnd-that-dies.js')}`,
-    },
-  });
-  const states = new Set<string>();
-  let deaths = 0;
-  for (let change = 0, lived = false; !lived; change++) {
-    assert.ok(change < 40);
-    // Dies again at start, where it puts back what the one before has left, then with a successor that lives.
-    const first = await startVpnd(lab.app, dying(change)).catch(() => undefined);
-    if (first) {
-      const root = await startApp(lab.app, 0, first);
-      const work = async () => {
-        await root.call('setUp', vpnConfig(exit.vnic, dnsOf(exit)));
-        await root.call('destroy');
-      };
-      lived = await work().then(
-        () => true,
-        () => false,
-      );
-      await root.kill9();
-      if (lived) await first.kill9();
-    }
-    if (!lived) deaths++;
-    states.add(`${(await lab.file()) === original} ${await leftovers(lab)}`);
-    for (let again = 0; again < 2; again++)
-      await startVpnd(lab.app, dying(again)).then(
-        (each) => each.kill9(),
-        () => {},
-      );
-    const last = await startVpnd(lab.app, { directory });
-    assert.equal(await lab.file(), original, `change ${change}`);
-    assert.deepEqual(await leftovers(lab), [], `change ${change}`);
-    await last.kill9();
-  }
-  // Between backup and write, and with the write done, were among them.
-  assert.ok(deaths >= 6, `${deaths} deaths`);
-  for (const state of ['true resolv.conf.before-vpnd', 'false resolv.conf.before-vpnd']) {
-    assert.ok(
-      [...states].some((each) => each.startsWith(state)),
-      `${state} among ${[...states].join('; ')}`,
-    );
-  }
-});
 
 test('systemd-resolved: killed under a split VPN of root, every name is answered before, meanwhile and after', {
   timeout: 300_000,
@@ -200,9 +106,3 @@ test('systemd-resolved: a local network that claims a domain as its own gets non
   });
   assert.deepEqual(outside, []);
 });
-
-/** What stands beside resolv.conf. */
-async function leftovers({ app }: DnsLab): Promise<string[]> {
-  const { stdout } = await app.run('sh', ['-c', 'ls /etc | grep "^resolv.conf." || true']);
-  return stdout.split('\n').filter((name) => name !== '');
-}
