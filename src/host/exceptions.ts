@@ -52,6 +52,12 @@ const AROUND_A_USER: readonly Kind[] = [
     reason: 'the same of a datagram that comes too late',
   },
   {
+    kind: 'subordinate',
+    socket: 'subordinate',
+    reason:
+      'programs under the uids that /etc/subuid lends this user, in a user namespace of its own, are other users to the kernel',
+  },
+  {
     kind: 'resolver',
     socket: 'resolver',
     reason:

@@ -15,7 +15,7 @@ import { connect, PLACES } from './lib/exits.js';
 import type { DepartedPacket } from './lib/leak-check.js';
 import { isTunnelDatagram, POLICY_ADDRESSES } from './lib/policy-lab.js';
 import type { Answer } from './lib/prober/operations.js';
-import { resolvectl } from './lib/resolvers.js';
+import { resolvectlAs } from './lib/resolvers.js';
 import { type VpnApp, vpnConfig } from './lib/vpn-app.js';
 import { exitOf } from './lib/vpn-lab.js';
 
@@ -175,8 +175,10 @@ async function completes(lab: DnsLab, uid: number, name: string): Promise<void> 
 async function isAskedByTheResolver(lab: DnsLab): Promise<void> {
   const since = await lab.moment();
   const name = 'bus.2001.example.net';
-  const asked = await lab.asked(() => resolvectl(lab.app, 'query', name));
-  assert.deepEqual({ exit1: asked.exit1, exit2: asked.exit2 }, { exit1: [], exit2: [] });
+  // The bus talks to users that it finds there.
+  await lab.app.run('sh', ['-c', 'echo "dns-user:x:2001:2001::/:/bin/false" >> /etc/passwd']);
+  const asked = await lab.asked(() => resolvectlAs(lab.app, 2001, 'query', name));
+  assert.deepEqual(asked, { exit1: [], exit2: [], outside: [`${name} @${MACHINE[0]}`] });
   const exceptions = await lab.exceptions();
   assert.ok(exceptions.some(({ uid, socket }) => uid === 2001 && (socket as string) === 'resolver'));
   const isUncovered = ({ destination, destinationPort }: DepartedPacket) =>

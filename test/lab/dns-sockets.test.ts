@@ -11,8 +11,9 @@ import { test } from 'node:test';
 import { type DnsLab, dnsLab, dnsOf, MACHINE } from './lib/dns-lab.js';
 import { connect, PLACES } from './lib/exits.js';
 import { POLICY_ADDRESSES } from './lib/policy-lab.js';
-import { type VpnApp, vpnConfig } from './lib/vpn-app.js';
+import { startApp, type VpnApp, vpnConfig } from './lib/vpn-app.js';
 import { exitOf } from './lib/vpn-lab.js';
+import { startVpnd } from './lib/vpnd.js';
 
 const { lanHost } = POLICY_ADDRESSES;
 const RESOLVERS = [
@@ -76,6 +77,30 @@ test('a socket with a port of its own asks whom its VPN says, from the first que
   await connect(user, one, vpnConfig(one.vnic));
   assert.deepEqual(await ask(), ['machine', 'machine', 'lanhost', 'lanhost', 'exit1', 'exit1']);
   await expected("root's at last", all('exit2'), all('exit2'), down(user));
+});
+
+test('a vpnd that was killed leaves nothing that its successor, or no VPN, would send to its servers', {
+  timeout: 300_000,
+}, async (t) => {
+  const lab = await dnsLab(t, 'file');
+  if (!lab) return;
+  const [one, two] = [exitOf(lab, 1), exitOf(lab, 2)];
+  // Others translate as well, as for containers: the kernel goes on with what it has begun.
+  await lab.app.run('nft', ['table inet others { chain c { type nat hook output priority 0; }; }']);
+  const ask = await boundSockets(lab, 2001);
+  const root = await lab.process(0);
+  await connect(root, two, vpnConfig(two.vnic, dnsOf(two)));
+  assert.deepEqual(await ask(), all('exit2'));
+  await lab.vpnd.kill9();
+  const directory = lab.vpnd.policyFile.replace(/\/[^/]*$/, '');
+  const successor = await startVpnd(lab.app, { directory });
+  await successor.process.waitFor(/ ready /, 60_000);
+  await root.kill9();
+  assert.deepEqual(await ask(), OWN);
+  const user = await startApp(lab.app, 2001, successor);
+  await connect(user, one, vpnConfig(one.vnic, dnsOf(one)));
+  const { outside } = await lab.asked(async () => assert.deepEqual(await ask(), all('exit1')));
+  assert.deepEqual(outside, []);
 });
 
 const SLOW = ['192.168.50.54', 'fd50::54'] as const;

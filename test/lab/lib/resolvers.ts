@@ -90,8 +90,12 @@ export async function startResolved(host: LabHost): Promise<LabProcess> {
 }
 
 /** What resolvectl(1) prints. */
-export async function resolvectl(host: LabHost, ...args: string[]): Promise<string> {
-  const { stdout } = await host.run(`${RESOLVED}/usr/bin/resolvectl`, args, { env: resolvedEnvironment() });
+export function resolvectl(host: LabHost, ...args: string[]): Promise<string> {
+  return resolvectlAs(host, 0, ...args);
+}
+
+export async function resolvectlAs(host: LabHost, uid: number, ...args: string[]): Promise<string> {
+  const { stdout } = await host.run(`${RESOLVED}/usr/bin/resolvectl`, args, { uid, env: resolvedEnvironment() });
   return stdout;
 }
 

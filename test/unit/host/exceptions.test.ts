@@ -19,7 +19,17 @@ const kinds = (exceptions: { kind: string }[]) => [...new Set(exceptions.map(({ 
 
 test("a user's VPN lets out what is protected, answers, local networks and what others say because of it", () => {
   const exceptions = of('user-ipv4');
-  const expected = ['inbound', 'lan', 'lan-discovery', 'privileged', 'protected', 'reset', 'resolver', 'unreachable'];
+  const expected = [
+    'inbound',
+    'lan',
+    'lan-discovery',
+    'privileged',
+    'protected',
+    'reset',
+    'resolver',
+    'subordinate',
+    'unreachable',
+  ];
   assert.deepEqual(kinds(exceptions), expected);
   assert.ok(exceptions.every(({ uid, reason }) => uid === 2001 && reason.length > 20));
 });

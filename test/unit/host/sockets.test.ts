@@ -149,6 +149,21 @@ test('what stays inside the host, is inside the tunnel or goes where the VPN doe
   assert.deepEqual(chosen([{ ...OUT4, uid: 2002 }]), []);
 });
 
+test('a VPN with DNS servers ends what is connected to a resolver anywhere, and no resolver of this host', () => {
+  const takes = () => false;
+  const stub = socket('127.0.0.1 40000', '127.0.0.53 53');
+  const near = socket(`${HOST4} 40000`, '192.0.2.1 53');
+  for (const entry of [stub, near]) {
+    for (const each of [entry, { ...entry, protocol: 'udp' as const }]) {
+      assert.deepEqual(chosen([each], { takes, hasDns: true }), [each]);
+      assert.deepEqual(chosen([each], { takes }), []);
+    }
+  }
+  const accepted = socket('127.0.0.53 53', '127.0.0.1 40000');
+  const inside = socket(`${VNIC4} 40000`, '10.9.0.1 53');
+  assert.deepEqual(chosen([listener('127.0.0.53 53'), accepted, inside], { takes, hasDns: true }), []);
+});
+
 test('of unconnected sockets only UDP ends that has one of the host addresses and a port the kernel chose', () => {
   const unconnected = { protocol: 'udp', state: TCP_CLOSE } as const;
   const ends = [socket(`${HOST4} 50000`, '0.0.0.0 0', unconnected), socket(`${HOST6} 50000`, ':: 0', unconnected)];
