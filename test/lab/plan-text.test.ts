@@ -12,9 +12,9 @@ import { mkdirSync, mkdtempSync, rmdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import type { AppSelector } from '../../src/host/applications.js';
+import { firewallBase } from '../../src/host/firewall-base.js';
 import { LAST_UID } from '../../src/host/numbers.js';
 import { type Plan, planBase } from '../../src/host/plan.js';
-import { firewallBase } from '../../src/host/firewall-base.js';
 import { renderOperations, renderPlan } from '../../src/host/render.js';
 import { VpnHost } from '../../src/host/vpn-host.js';
 import { cgroup2Root } from '../../src/kernel/cgroup.js';
@@ -36,7 +36,11 @@ else tests();
 
 /** Raises a plan, and lowers it when something comes on standard input. */
 async function raise(sample: SamplePlan): Promise<void> {
-  const host = new VpnHost({ stateDir: mkdtempSync('/run/vpnd/state-'), log: () => undefined, onContested: () => undefined });
+  const host = new VpnHost({
+    stateDir: mkdtempSync('/run/vpnd/state-'),
+    log: () => undefined,
+    onContested: () => undefined,
+  });
   const { selections: _, sections: __, lastUid: ___, ...request } = inputOf(sample);
   const vpn = await host.raise(request);
   console.log('raised');

@@ -39,7 +39,9 @@ test('TCP and UDP, IPv4 and IPv6, go through the tunnel; only its datagrams leav
   assert.deepEqual(await user.call('ask', ...EVERYWHERE), physical);
 });
 
-test('what is bound to the physical address goes nowhere: not out, and not into the tunnel with a foreign source', { timeout: 120_000 }, async (t) => {
+test('what is bound to the physical address goes nowhere: not out, and not into the tunnel with a foreign source', {
+  timeout: 120_000,
+}, async (t) => {
   const lab = await vpnLab(t);
   if (!lab) return;
   const exit = exitOf(lab, 1);

@@ -37,7 +37,8 @@ const COMPARISONS: { [K in keyof LeakException]?: (wanted: never, packet: Depart
   hopLimit: (wanted: number, { hopLimit }) => wanted === hopLimit,
   tcpFlags: (_: 'rst', { tcpFlags }) => ((tcpFlags ?? 0) & TCP_RST) !== 0,
   socket: (wanted: LeakException['socket'], packet, facts) =>
-    (wanted === 'protected' ? facts.isProtected : wanted === 'inbound' ? facts.isInbound : undefined)?.(packet) ?? false,
+    (wanted === 'protected' ? facts.isProtected : wanted === 'inbound' ? facts.isInbound : undefined)?.(packet) ??
+    false,
   // What is forwarded the test tells as uncovered.
   from: () => false,
 };

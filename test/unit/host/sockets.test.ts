@@ -164,18 +164,24 @@ test('a VPN with DNS servers ends what is connected to a resolver anywhere, and 
   assert.deepEqual(chosen([listener('127.0.0.53 53'), accepted, inside], { takes, hasDns: true }), []);
 });
 
-test('of unconnected sockets only UDP ends that has one of the host addresses and a port the kernel chose', () => {
+test('of unconnected sockets only UDP ends that is not on loopback and whose port the kernel chose', () => {
   const unconnected = { protocol: 'udp', state: TCP_CLOSE } as const;
-  const ends = [socket(`${HOST4} 50000`, '0.0.0.0 0', unconnected), socket(`${HOST6} 50000`, ':: 0', unconnected)];
+  const bound = [socket(`${HOST4} 50000`, '0.0.0.0 0', unconnected), socket(`${HOST6} 50000`, ':: 0', unconnected)];
+  const wild = [socket('0.0.0.0 50000', '0.0.0.0 0', unconnected), socket(':: 50000', ':: 0', unconnected)];
+  const ends = [...bound, ...wild];
   const lives = [
     socket(`${HOST4} 53`, '0.0.0.0 0', { ...unconnected, portOrigin: 'bind' }),
-    socket('0.0.0.0 50000', '0.0.0.0 0', unconnected),
-    socket(':: 50000', ':: 0', unconnected),
+    socket('0.0.0.0 53', '0.0.0.0 0', { ...unconnected, portOrigin: 'bind' }),
     socket('127.0.0.1 50000', '0.0.0.0 0', unconnected),
     socket(`${HOST4} 50000`, '0.0.0.0 0', { ...unconnected, mark: BYPASS }),
     socket(`${HOST4} 0`, '0.0.0.0 0', { protocol: 'raw', state: TCP_CLOSE }),
   ];
   assert.deepEqual(chosen([...lives, ...ends], { takes: () => false }), ends);
+  const ofRoot = { owner: 0, takes: () => false };
+  const services = ends.map((each) => ({ ...each, uid: 113 }));
+  assert.deepEqual(chosen(services, ofRoot), services.slice(0, bound.length), 'a service of no address lives');
+  const persons = ends.map((each) => ({ ...each, uid: 1000 }));
+  assert.deepEqual(chosen(persons, ofRoot), persons);
 });
 
 const SSH4 = socket(`${HOST4} 22`, `${FAR4} 50000`);
