@@ -2,7 +2,7 @@
  * The firewall of the VPNs that stand: one nft transaction for each that comes or goes, and for each change of the links. It
  * knows the whole wanted state, so that it can be put back in one transaction when somebody takes it away.
  */
-import type { Nftables } from '../kernel/nftables.js';
+import { type Nftables, NftablesError } from '../kernel/nftables.js';
 import { familyOf } from '../model/address.js';
 import { IPV6 } from '../model/vpn-types.js';
 import { type FirewallOptions, firewallBase, firewallRemoval } from './firewall-base.js';
@@ -64,6 +64,8 @@ export class Firewall {
       }
     }
     this.#standing.set(plan.slot, plan.firewall);
+    // What the kernel lists counts, not what it was sent.
+    if (!this.isWhole()) throw new NftablesError('the tables are not there after the transaction that made them');
   }
 
   async remove(plan: Plan): Promise<void> {
