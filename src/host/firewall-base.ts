@@ -100,10 +100,14 @@ function arriving(takesNew: boolean): string[] {
     addRule(INET, 'arrived', 'ip daddr @vnic4 drop'),
     addRule(INET, 'arrived', 'ip6 daddr @vnic6 drop'),
     addRule(INET, 'arrived', 'goto root_arrive'),
+    addChain(INET, 'tracked_before'),
+    // A published port: what the container answers goes back where the request came from.
+    addRule(INET, 'tracked_before', CAME_IN),
     addChain(INET, 'tracked', 'type filter hook prerouting priority mangle'),
     addRule(INET, 'tracked', 'iifname "lo" return'),
     ...(takesNew ? [] : [addRule(INET, 'tracked', 'iifname "vpn-tun*" ct state new drop')]),
     addRule(INET, 'tracked', 'iifname "vpn-tun*" return'),
+    addRule(INET, 'tracked', 'ct state established goto tracked_before'),
     // An ICMP error names the packet it is about, and sockets believe one from anywhere: also about what went into a tunnel. Conntrack
     // knows that it does not fit (nf_conntrack_inet_error(), Linux 5.2).
     addRule(INET, 'tracked', 'ct state invalid meta l4proto { icmp, ipv6-icmp } fib daddr type local drop'),
@@ -118,8 +122,7 @@ function arriving(takesNew: boolean): string[] {
       'tracked',
       `ct state new tcp flags & (fin | syn | rst | ack) == syn ct mark set ct mark | ${hex(BYPASS_MARK)}`,
     ),
-    // A published port: what the container answers goes back where the request came from.
-    addRule(INET, 'tracked', CAME_IN),
+    addRule(INET, 'tracked', 'goto tracked_before'),
     addChain(INET, 'forwarded', 'type filter hook forward priority filter'),
     addRule(INET, 'forwarded', BYPASSES),
     // What a container asked for through the tunnel, on its way to the link that the container is on.

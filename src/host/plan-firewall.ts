@@ -123,11 +123,14 @@ function prefixSets(family: Family, slot: number, { explicit, excluded }: RouteS
 function arriving(spec: VpnSpec): string[] {
   const own = ownAddresses(spec);
   return [
-    // route_localnet opens 127.0.0.0/8 to the vNIC; only translated answers may use that.
-    'ip daddr 127.0.0.0/8 drop',
+    // route_localnet opens 127.0.0.0/8 to the vNIC, which only translated answers may use: as destination it is none of these.
     'ip saddr 127.0.0.0/8 drop',
-    `ip daddr != { ${[...own[1], '224.0.0.0/4', '255.255.255.255'].join(', ')} } drop`,
-    `ip6 daddr != { ${[...own[2], 'ff00::/8'].join(', ')} } drop`,
+    ...FAMILIES.filter((family) => own[family].length > 0).map(
+      (family) => `${ip(family)} daddr { ${own[family].join(', ')} } accept`,
+    ),
+    'ip daddr { 224.0.0.0/4, 255.255.255.255 } accept',
+    'ip6 daddr ff00::/8 accept',
+    'drop',
   ];
 }
 
