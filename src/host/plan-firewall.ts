@@ -42,13 +42,17 @@ const digit = (family: Family): number => (family === IPV6 ? 6 : 4);
 export function planFirewall(input: PlanInput, numbers: SlotNumbers, shapes: Shapes): FirewallPlan {
   const { slot, spec, owner } = input;
   const link = `"${numbers.link}"`;
+  const sets = FAMILIES.flatMap((family) => prefixSets(family, slot, shapes[family]));
   const plan: FirewallPlan = {
     chains: [`arrive_${slot}`, `enter_${slot}`, `outside_${slot}`],
-    sets: FAMILIES.flatMap((family) => prefixSets(family, slot, shapes[family])),
+    sets,
     rules: [
       ...arriving(spec).map((text): [string, string] => [`arrive_${slot}`, text]),
       ...entering(input).map((text): [string, string] => [`enter_${slot}`, text]),
-      ...leaving(input, shapes).map((text): [string, string] => [`outside_${slot}`, text]),
+      ...leaving(input, shapes, new Set(sets.map(({ name }) => name))).map((text): [string, string] => [
+        `outside_${slot}`,
+        text,
+      ]),
     ],
     rootRules: [],
     elements: [
@@ -157,16 +161,13 @@ function entering({ spec, owner, trusted, blocked, selections }: PlanInput): str
   return rules;
 }
 
-/** Covered traffic on its way to another link. */
-function leaving({ slot, owner }: PlanInput, shapes: Shapes): string[] {
+/** Covered traffic on its way to another link. `sets`: names of those there are; a prefix may be cut to nothing by others in it. */
+function leaving({ slot, owner }: PlanInput, shapes: Shapes, sets: ReadonlySet<string>): string[] {
   const rules: string[] = [];
   for (const family of FAMILIES) {
-    const { explicit, excluded } = shapes[family];
-    const sets = prefixSets(family, slot, shapes[family]).map(({ name }) => name);
-    const set = (name: string) => `${name}${digit(family)}_${slot}`;
-    if (explicit.length > 0) rules.push(`${ip(family)} daddr @${set('in')} drop`);
-    if (excluded.length > 0 && sets.includes(set('out')))
-      rules.push(`${ip(family)} daddr @${set('out')} goto explained`);
+    const [included, excluded] = [`in${digit(family)}_${slot}`, `out${digit(family)}_${slot}`];
+    if (sets.has(included)) rules.push(`${ip(family)} daddr @${included} drop`);
+    if (sets.has(excluded)) rules.push(`${ip(family)} daddr @${excluded} goto explained`);
     if (shapes[family].kind === 'some') rules.push(`${of(family)} goto explained`);
   }
   rules.push('jump lan');

@@ -126,13 +126,19 @@ export function planVpn(input: PlanInput): Plan {
     hasDns: hasDns(spec),
     covers: covers(input),
     shapes,
-    ...marks(input),
+    ...planMarks(input),
     buckets: [...input.sections.priorities.keys()],
     selections,
   };
 }
 
-function marks({ owner, trusted, blocked, selections }: PlanInput): Pick<Plan, 'cgroupMarks' | 'applicationMarks'> {
+/** How sockets get their marks; a part of the plan that has to stand before the rest is known. */
+export function planMarks({
+  owner,
+  trusted,
+  blocked,
+  selections,
+}: Pick<PlanInput, 'owner' | 'trusted' | 'blocked' | 'selections'>): Pick<Plan, 'cgroupMarks' | 'applicationMarks'> {
   const cgroupMarks: CgroupMark[] = [];
   const applicationMarks: ApplicationMark[] = [];
   const only = owner === 0 ? {} : { uid: owner };

@@ -32,6 +32,7 @@ import {
   type Plan,
   type PlanInput,
   planBase,
+  planMarks,
   planUdpServices,
   planVpn,
   type Selected,
@@ -145,13 +146,12 @@ export class VpnHost {
       const selections = this.#takeSelections(request, undo);
       const sections = this.#sections.acquire(bucketsOf(request.owner, request.spec, this.#lastUid));
       undo.push(() => void this.#sections.release(sections.priorities.keys()));
-      const planWith = (cgroups: PlanInput['cgroups']) =>
-        planVpn({ ...request, lastUid: this.#lastUid, selections, sections, cgroups });
       // Before it is looked where applications run: what starts meanwhile is told by its mark.
-      this.#marks.mark(planWith({ covered: [], blocked: [] }), undo);
+      this.#marks.mark({ slot: request.slot, ...planMarks({ ...request, selections }) }, undo);
       const covered = await standingCgroups(request.trusted);
       const blocked = await standingCgroups(request.blocked);
-      const plan = planWith({ covered: covered.cgroups, blocked: blocked.cgroups });
+      const cgroups = { covered: covered.cgroups, blocked: blocked.cgroups };
+      const plan = planVpn({ ...request, lastUid: this.#lastUid, selections, sections, cgroups });
       const tun = await this.#apply(plan, request, undo);
       const vpn = { plan, tun };
       undo.push(() => this.#syncFront());

@@ -93,6 +93,19 @@ test('a family that is not accepted has no route, only a ladder that ends in unr
   );
 });
 
+test('a route that its excluded parts leave nothing of has no set in the firewall, and no rule that names one', () => {
+  const address = (text: string) => ({ address: { address: text }, prefixLength: 32 });
+  const route = (text: string, prefixLength: number, isExcludedRoute: boolean) => {
+    return { destination: { address: { address: text }, prefixLength }, gateway: { address: '' }, isExcludedRoute };
+  };
+  const routes = [route('192.0.2.0', 24, false), route('192.0.2.0', 25, true), route('192.0.2.128', 25, true)];
+  const text = renderPlan(
+    planOf({ name: '', slot: 0, owner: 2001, config: { addresses: [address('10.0.0.5')], routes } }),
+  );
+  assert.doesNotMatch(text, /in4_0/);
+  assert.match(text, /add element inet vpnd out4_0 \{ 192\.0\.2\.0-192\.0\.2\.255 \}/);
+});
+
 test('what hangs on the vNIC goes with it; everything else is removed in reverse order', () => {
   const { routes, rules } = planOf(sample('excluded-routes'));
   const words = [...removals([...routes, ...rules])].map((request) => `${request.call} ${request.describe()}`);
