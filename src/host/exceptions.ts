@@ -29,7 +29,7 @@ const SOCKETS: readonly Kind[] = [
   },
 ];
 
-/** Of a user's VPN: the kernel's and other users' packets are not covered, also when they are there because of that user. */
+/** Of a user's VPN and lockdown: the kernel's and other users' packets are not covered, also when they are there because of that user. */
 const AROUND_A_USER: readonly Kind[] = [
   {
     kind: 'reset',
@@ -145,9 +145,11 @@ export function exceptionsOfVpn(plan: Plan, lan: readonly LanRoute[], policy: Ho
 }
 
 export function exceptionsOfLockdown(users: Iterable<number>, lan: readonly LanRoute[]): LeakException[] {
-  const kinds = [...SOCKETS.filter(({ kind }) => kind !== 'inbound'), ...lanKinds(lan), ...LINK_UPKEEP, LINK_FRAMES];
+  const kinds = [...SOCKETS.filter(({ kind }) => kind !== 'inbound'), ...lanKinds(lan), ...LINK_UPKEEP];
   return [...users].flatMap((uid) =>
-    kinds.map(({ kind, ...rest }) => ({ kind, uid, lockdown: true as const, ...rest })),
+    [...kinds, ...(uid === 0 ? [] : AROUND_A_USER)].map(
+      ({ kind, ...rest }): LeakException => ({ kind, uid, lockdown: true, ...rest }),
+    ),
   );
 }
 

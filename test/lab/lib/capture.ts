@@ -34,12 +34,16 @@ export async function startCapture(host: LabHost, device: string, filter: readon
   };
 }
 
+/** Of reports that say the same, a second at least: nothing more comes. */
+const STEADY_ROUNDS = 60;
+
 /**
  * SIGUSR1 makes tcpdump say how many packets it has written and how many the kernel gave it. A link that is gone ends
  * tcpdump by itself, with everything written.
  */
 async function drain(tcpdump: LabProcess): Promise<void> {
   await sleep(30);
+  let steady = { counts: '', rounds: 0 };
   for (let round = 1; tcpdump.running && round <= 200; round++) {
     const before = reports(tcpdump).length;
     process.kill(tcpdump.pid, 'SIGUSR1');
@@ -47,6 +51,10 @@ async function drain(tcpdump: LabProcess): Promise<void> {
     const [report, captured, received, dropped] = reports(tcpdump).at(-1) ?? [];
     if (Number(dropped) > 0) throw new Error(`tcpdump lost packets: ${report}`);
     if (reports(tcpdump).length > before && captured === received) return;
+    // What the kernel took before it knew the filter is counted and never written.
+    const counts = `${captured} ${received}`;
+    steady = { counts, rounds: counts === steady.counts ? steady.rounds + 1 : 0 };
+    if (steady.rounds === STEADY_ROUNDS) return;
     await sleep(10);
   }
   if (tcpdump.running) throw new Error(`tcpdump does not keep up: ${reports(tcpdump).at(-1)?.[0]}`);

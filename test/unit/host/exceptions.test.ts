@@ -69,10 +69,13 @@ test('a link that the policy lets forward directly is named, and packet sockets 
   assert.ok(kinds(exceptions).includes('packet-socket'));
 });
 
-test('under lockdown nothing but local networks, protected sockets and the upkeep of links', () => {
+test('under lockdown nothing but local networks, protected sockets, the upkeep of links and what others say because of a user', () => {
   const exceptions = exceptionsOfLockdown([2001], LAN);
   const upkeep = ['arp', 'dhcp', 'igmp', 'link-frames', 'mld', 'ndp'];
-  assert.deepEqual(kinds(exceptions), [...upkeep, 'lan', 'lan-discovery', 'privileged', 'protected'].sort());
+  const sockets = ['lan', 'lan-discovery', 'privileged', 'protected'];
+  const around = ['reset', 'resolver', 'subordinate', 'unreachable'];
+  assert.deepEqual(kinds(exceptions), [...upkeep, ...sockets, ...around].sort());
+  assert.deepEqual(kinds(exceptionsOfLockdown([0], LAN)), [...upkeep, ...sockets].sort());
   assert.ok(exceptions.every(({ uid, lockdown }) => uid === 2001 && lockdown === true));
 });
 
