@@ -145,7 +145,7 @@ export function exceptionsOfVpn(plan: Plan, lan: readonly LanRoute[], policy: Ho
 }
 
 export function exceptionsOfLockdown(users: Iterable<number>, lan: readonly LanRoute[]): LeakException[] {
-  const kinds = [...SOCKETS.filter(({ kind }) => kind !== 'inbound'), ...lanKinds(lan), ...LINK_UPKEEP];
+  const kinds = [...SOCKETS.filter(({ kind }) => kind !== 'inbound'), ...lanKinds(lan), ...LINK_UPKEEP, LINK_FRAMES];
   return [...users].flatMap((uid) =>
     [...kinds, ...(uid === 0 ? [] : AROUND_A_USER)].map(
       ({ kind, ...rest }): LeakException => ({ kind, uid, lockdown: true, ...rest }),
