@@ -45,7 +45,9 @@ export class FrontRules {
   /** In front of the first rule that is not ours: where we stand already, when that is in front. */
   async #lowest(): Promise<number | undefined> {
     const rules = await listBothFamilies((family) => listRules(this.#netlink, family));
-    const others = rules.filter(({ priority, protocol }) => isFrontPriority(priority) && protocol !== RTPROT_KERNEL);
+    const isOurs = ({ protocol, target }: (typeof rules)[number]) =>
+      protocol === RTPROT_KERNEL && (target === PRIORITY.unmarked || target === PRIORITY.end);
+    const others = rules.filter((rule) => isFrontPriority(rule.priority) && !isOurs(rule));
     if (others.length === 0) return undefined;
     const first = Math.min(...others.map(({ priority }) => priority));
     const standing = this.#standing?.priority;

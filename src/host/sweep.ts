@@ -21,6 +21,7 @@ import {
   LAN_TABLE,
   LINK_GROUP,
   NFT_TABLE,
+  PRIORITY,
   ROUTE_PROTOCOL,
 } from './numbers.js';
 
@@ -50,8 +51,8 @@ export async function sweep(
   if (links > 0) await socket.batch([deleteLinkGroup(LINK_GROUP), deleteLinkGroup(DYING_LINK_GROUP)]);
 
   const rules = (await listBothFamilies((family) => listRules(socket, family))).filter(
-    ({ priority, protocol }) =>
-      (isOurPriority(priority) || isFrontPriority(priority)) &&
+    ({ priority, protocol, target }) =>
+      (isOurPriority(priority) || (isFrontPriority(priority) && target === PRIORITY.unmarked)) &&
       protocol === RTPROT_KERNEL &&
       !(isLockedDown && isLockdownPriority(priority)),
   );

@@ -30,6 +30,7 @@ const RTA_VIA = 18;
 const RTNEXTHOP = 8;
 const RTN_UNICAST = 1;
 const FRA_SRC = 2;
+const FRA_GOTO = 4;
 const FRA_PRIORITY = 6;
 const FRA_TABLE = 15;
 const FRA_UID_RANGE = 20;
@@ -84,6 +85,8 @@ export interface DumpedEntry {
   priority: number;
   /** Of a rule with a range of uids. */
   firstUid?: number;
+  /** Of a rule that goes to another. */
+  target?: number;
   /** Of a rule for one source address. */
   from?: string;
   protocol: number;
@@ -99,6 +102,7 @@ export async function listRules(socket: NetlinkSocket, family: Family): Promise<
     const priority = attributes.get(FRA_PRIORITY)?.readUInt32LE(0) ?? 0;
     const table = attributes.get(FRA_TABLE)?.readUInt32LE(0) ?? payload[4] ?? 0;
     const firstUid = attributes.get(FRA_UID_RANGE)?.readUInt32LE(0);
+    const target = attributes.get(FRA_GOTO)?.readUInt32LE(0);
     const source = attributes.get(FRA_SRC);
     const isAddress = source !== undefined && payload[2] === source.length * 8;
     return {
@@ -106,6 +110,7 @@ export async function listRules(socket: NetlinkSocket, family: Family): Promise<
       table,
       priority,
       ...(firstUid !== undefined && { firstUid }),
+      ...(target !== undefined && { target }),
       ...(isAddress && { from: addressText(source, family) }),
       protocol: attributes.get(21)?.[0] ?? 0,
       remove: echo('RTM_DELRULE', RTM_DELRULE, payload, `rule ${priority}`),

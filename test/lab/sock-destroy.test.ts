@@ -172,9 +172,9 @@ test("what a user's VPN takes over ends, and nothing else does", { timeout: 120_
     listener,
     inside,
     { name: 'accepted inside the host', owner: user, fd: await user.call('accept', listener.fd) },
-    await open(user, 'udp of no address', { transport: 'udp', local: ['::', 0] }),
+    await open(user, 'udp server of no address', { transport: 'udp', local: ['::', 5354] }),
   ];
-  const clients: Held[] = [];
+  const clients: Held[] = [await open(user, 'udp of no address', { transport: 'udp', local: ['::', 0] })];
   for (const address of [HOST.ipv4, HOST.ipv6]) {
     clients.push(await open(user, `udp client of ${address}`, { transport: 'udp', local: [address, 0] }));
     stays.push(await open(user, `udp server of ${address}`, { transport: 'udp', local: [address, 5353] }));
