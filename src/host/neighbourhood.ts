@@ -44,33 +44,30 @@ export class Neighbourhood {
     return this.#standing.lan;
   }
 
-  /** Returns whether something had to change. Throws KernelError or NftablesError. */
-  async refresh(policy: HostPolicy, needs: Needs): Promise<boolean> {
+  /** Throws KernelError or NftablesError; what was not done then is tried again at the next refresh. */
+  async refresh(policy: HostPolicy, needs: Needs): Promise<void> {
     const facts = await readLinkFacts(this.#netlink);
     const isNeeded = needs.vpn || this.#lockdown.isInForce;
     const lan = isNeeded ? lanRoutes(facts.onLink, policy.lan).filter(({ dev }) => isLinkName(dev)) : [];
     const surroundings = surroundingsOf(facts, lan, policy, needs);
     const text = JSON.stringify(surroundings);
-    // What may go out directly is narrowed before the routes are, and widened behind them.
-    const routesChanged = await this.#syncLan(facts.lan, lan);
-    const isNew = text !== this.#standing.text;
-    this.#standing = { lan, text };
-    if (isNew) {
+    await this.#syncLan(facts.lan, lan);
+    if (text !== this.#standing.text) {
+      this.#standing = { lan, text: '' };
       await this.#firewall.surround(surroundings);
       await this.#lockdown.surround(surroundings);
     }
-    const raised = this.#sysctls.update(facts.links, needs.rootVpn);
-    return routesChanged || isNew || raised;
+    this.#standing = { lan, text };
+    this.#sysctls.update(facts.links, needs.rootVpn);
   }
 
-  async #syncLan(standing: readonly LanRoute[], wanted: readonly LanRoute[]): Promise<boolean> {
+  async #syncLan(standing: readonly LanRoute[], wanted: readonly LanRoute[]): Promise<void> {
     const { add, remove } = lanChanges(standing, wanted);
     await this.#netlink.batch(remove.map((route) => deleteRoute(lanRoute(route), route.ifindex)));
     const failures = await this.#netlink.batch(add.map((route) => addRoute(lanRoute(route), route.ifindex)));
     // A link that has gone meanwhile is told of soon.
     const failure = failures.find(({ error }) => !['EEXIST', 'ENODEV', 'ENETDOWN', 'EINVAL'].includes(error.errnoName));
     if (failure) throw failure.error;
-    return add.length + remove.length > 0;
   }
 }
 

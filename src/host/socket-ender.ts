@@ -25,10 +25,13 @@ const MAX_FILTERED_ADDRESSES = 16;
 
 export class SocketEnder {
   readonly #diag = new SockDiag();
+  /** Of a kernel that could once it is not asked again. */
+  #isAble = false;
 
   /** Before anything is changed. Throws BusinessError 2200003 where the kernel cannot end sockets. */
   async require(): Promise<void> {
-    if (await this.#diag.canDestroySockets()) return;
+    this.#isAble ||= await this.#diag.canDestroySockets();
+    if (this.#isAble) return;
     const reason =
       'connections from before the VPN cannot be ended: the kernel needs CONFIG_INET_DIAG_DESTROY, and tcp_diag and udp_diag';
     throw new BusinessError(2200003, undefined, reason);

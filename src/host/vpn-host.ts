@@ -213,6 +213,11 @@ export class VpnHost {
     });
   }
 
+  /** Before the epoll is stopped. */
+  unwatch(): void {
+    this.#watch?.close();
+  }
+
   /**
    * Removes everything tagged as ours that this object did not raise: at start, when nothing is raised. Lockdown that the policy
    * wants is in force before anything goes.
@@ -256,10 +261,12 @@ export class VpnHost {
     return this.#lane.run(() => findCollisions(this.#netlink));
   }
 
-  close(): void {
-    this.#watch?.close();
+  /** When what is under way is done: a descriptor that is closed too early may be somebody else's a moment later. */
+  async close(): Promise<void> {
+    this.unwatch();
     this.#marks.close();
     this.#restorer.close();
+    await this.#lane.run(async () => undefined);
     this.#resolver.close();
     this.#sysctls.close();
     this.#connections.close();

@@ -61,7 +61,7 @@ export class Service {
       for (const what of await host.collisions()) settings.log('warning', 'collision', { what });
       return new Service(settings, policy, { host, events }, { listenFd, file, lockFd });
     } catch (error) {
-      host?.close();
+      await host?.close();
       if (listenFd >= 0) libc.close(listenFd);
       if (file) removeSocketFile(file);
       libc.close(lockFd);
@@ -126,9 +126,10 @@ export class Service {
     this.#server.refuse();
     removeSocketFile(this.#file);
     await this.#endAll('service ends');
+    this.#host.unwatch();
     await this.#server.close();
     libc.close(this.#listenFd);
-    this.#host.close();
+    await this.#host.close();
     libc.close(this.#lockFd);
     this.#settings.log('info', 'ended');
   }

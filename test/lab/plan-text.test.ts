@@ -46,7 +46,7 @@ async function raise(sample: SamplePlan): Promise<void> {
   console.log('raised');
   process.stdin.once('data', async () => {
     await host.lower(vpn);
-    host.close();
+    await host.close();
     console.log('lowered');
     process.exit();
   });
