@@ -75,8 +75,8 @@ async function twins(owner: SocketProcess): Promise<Held[]> {
   for (const [order, port] of [6000, 6001].entries()) {
     const local: [string, number] = [HOST.ipv4, port];
     const pair = [
-      await open(owner, 'twin', { transport: 'udp', local }),
-      await open(owner, 'twin', { transport: 'udp', local }),
+      await open(owner, 'udp twin', { transport: 'udp', local }),
+      await open(owner, 'udp twin', { transport: 'udp', local }),
     ];
     for (const { fd } of order === 0 ? pair : [...pair].reverse()) await owner.call('connect', fd, FAR.ipv4, ECHO);
     held.push(...pair);
@@ -125,10 +125,23 @@ async function goOn(sessions: readonly { client: Held; server: Held }[]): Promis
   }
 }
 
+/** What a capture knows a socket by: TCP and UDP have ports of their own. */
+interface Port {
+  transport: 'tcp' | 'udp';
+  number: number;
+}
+
+async function portOf({ name, owner, fd }: Held): Promise<Port> {
+  return { transport: name.startsWith('tcp') ? 'tcp' : 'udp', number: await owner.call('localPort', fd) };
+}
+
 /** What app sent to the internet, but for what tells the far end that a connection is over. */
-function sentTo(packets: readonly CapturedPacket[], ports: readonly number[]): string[] {
+function sentTo(packets: readonly CapturedPacket[], ports: readonly Port[]): string[] {
   return packets
-    .filter(({ sourcePort = 0, tcpFlags = 0 }) => ports.includes(sourcePort) && (tcpFlags & TCP_RST) === 0)
+    .filter(({ protocol, sourcePort, tcpFlags = 0 }) => {
+      const ours = ports.some(({ transport, number }) => transport === protocol && number === sourcePort);
+      return ours && (tcpFlags & TCP_RST) === 0;
+    })
     .map(({ protocol, source, destination, payload }) => `${protocol} ${source} > ${destination}: ${payload.length}`);
 }
 
@@ -179,7 +192,7 @@ test("what a user's VPN takes over ends, and nothing else does", { timeout: 120_
     clients.push(await open(user, `udp client of ${address}`, { transport: 'udp', local: [address, 0] }));
     stays.push(await open(user, `udp server of ${address}`, { transport: 'udp', local: [address, 5353] }));
   }
-  const ports = await Promise.all([...connected, ...clients].map(({ owner, fd }) => owner.call('localPort', fd)));
+  const ports = await Promise.all([...connected, ...clients].map(portOf));
 
   const capture = await app.capture('eth0');
   assert.equal(await root.call('endCovered', covering), connected.length + clients.length);
@@ -238,7 +251,7 @@ test('a connection that its process has left ends, and sends nothing more', { ti
   const sockets = await Promise.all(
     FAR_ENDS.map((remote) => open(user, `tcp to ${remote[0]}`, { transport: 'tcp', remote })),
   );
-  const ports = await Promise.all(sockets.map(({ fd }) => user.call('localPort', fd)));
+  const ports = await Promise.all(sockets.map(portOf));
   // Closed with something unread, a connection would be reset.
   for (const { fd } of sockets) await user.call('hears', fd, 'server');
   await router.ip(...FAR_ENDS.map(([address]) => `route replace blackhole ${address}`));

@@ -53,8 +53,10 @@ const operations = {
     const socket = new NativeSocket(family ?? (address.includes(':') ? 2 : 1), transport);
     sockets.set(socket.fd, socket);
     if (mark !== undefined) setSocketMark(socket.fd, mark);
-    // So that a connection and a listener can have the same port.
-    checked(libc.setsockopt(socket.fd, SOL_SOCKET, SO_REUSEADDR, one, 4), 'setsockopt', 'SO_REUSEADDR');
+    // So that a connection and a listener can have the same port. Never where the kernel chooses it: two sockets of a test
+    // would then now and then share one, and a capture could not tell them apart.
+    if (local && local[1] !== 0)
+      checked(libc.setsockopt(socket.fd, SOL_SOCKET, SO_REUSEADDR, one, 4), 'setsockopt', 'SO_REUSEADDR');
     if (local) socket.bind(...local);
     if (remote) await socket.connect(...remote);
     return socket.fd;
