@@ -81,6 +81,56 @@ export const libc = {
   ) => number,
 };
 
+/**
+ * The calls of a tunnel's data path, made a hundred thousand times a second: memory is given by address, always one inside an
+ * Arena (arena.ts), which outlives every call. An integer costs koffi 50 ns less than a buffer or a typed pointer.
+ */
+export const libcAt = {
+  read: declare<(fd: number, address: number, length: number) => number>('intptr_t read(int, uintptr_t, size_t)'),
+  write: declare<(fd: number, address: number, length: number) => number>('intptr_t write(int, uintptr_t, size_t)'),
+  poll: declare<(fds: number, count: number, timeoutMs: number) => number>('int poll(uintptr_t, unsigned long, int)'),
+  sendmsg: declare<(fd: number, header: number, flags: number) => number>('intptr_t sendmsg(int, uintptr_t, int)'),
+  recvmsg: declare<(fd: number, header: number, flags: number) => number>('intptr_t recvmsg(int, uintptr_t, int)'),
+};
+
+/** What is used of OpenSSL's EVP interface (EVP_EncryptInit(3)); addresses as in libcAt, 0 for NULL. */
+export interface OpenSsl {
+  /** 'node': the OpenSSL that node brings along; otherwise the shared library's name. */
+  readonly name: string;
+  EVP_CIPHER_CTX_new(): number;
+  EVP_CIPHER_CTX_free(context: number): void;
+  EVP_chacha20_poly1305(): number;
+  EVP_CipherInit_ex(context: number, cipher: number, engine: number, key: number, iv: number, encrypt: number): number;
+  EVP_Cipher(context: number, to: number, from: number, length: number): number;
+  EVP_CipherFinal_ex(context: number, to: number, length: number): number;
+  EVP_CIPHER_CTX_ctrl(context: number, command: number, length: number, data: number): number;
+}
+
+/** Those that can be loaded here, the best first. None: a node without OpenSSL (Electron has BoringSSL) and no library. */
+export function openSsls(): OpenSsl[] {
+  return [
+    { name: 'node', load: () => self },
+    { name: 'libcrypto.so.3', load: () => koffi.load('libcrypto.so.3') },
+  ].flatMap(({ name, load }) => {
+    try {
+      const library = load();
+      const at = 'uintptr_t';
+      return {
+        name,
+        EVP_CIPHER_CTX_new: library.func('EVP_CIPHER_CTX_new', at, []),
+        EVP_CIPHER_CTX_free: library.func('EVP_CIPHER_CTX_free', 'void', [at]),
+        EVP_chacha20_poly1305: library.func('EVP_chacha20_poly1305', at, []),
+        EVP_CipherInit_ex: library.func('EVP_CipherInit_ex', 'int', [at, at, at, at, at, 'int']),
+        EVP_Cipher: library.func('EVP_Cipher', 'int', [at, at, at, 'unsigned int']),
+        EVP_CipherFinal_ex: library.func('EVP_CipherFinal_ex', 'int', [at, at, at]),
+        EVP_CIPHER_CTX_ctrl: library.func('EVP_CIPHER_CTX_ctrl', 'int', [at, 'int', 'int', at]),
+      } as unknown as OpenSsl;
+    } catch {
+      return [];
+    }
+  });
+}
+
 /** The same functions in koffi's thread pool: for kernel work of bounded length only, never for waiting for a peer. */
 export const libcAsync = {
   send: promised<[fd: number, data: Uint8Array, length: number, flags: number]>(libc.send as unknown as Native),

@@ -4,11 +4,12 @@
  * the first iteration; a write to a TUN does not wait and is made directly.
  *
  * No net.Socket: a TUN answers a write with EIO while its link is down and with EINVAL for what is no IP packet, and
- * net.Socket closes the fd on either, which would take the vNIC away. No segmentation offload (IFF_VNET_HDR).
+ * net.Socket closes the fd on either, which would take the vNIC away. No segmentation offload: a TUN with IFF_VNET_HDR is refused.
  */
 import { Worker } from 'node:worker_threads';
 import { checked } from '../kernel/errno.js';
 import { libc, libcAsync } from '../kernel/ffi.js';
+import { vnetHeaderOf } from '../kernel/tun-offload.js';
 import { MAX_PENDING_BATCHES, type PacketBatch, PENDING, type ReaderInput, STOP } from './reader-protocol.js';
 
 const F_DUPFD_CLOEXEC = 1030;
@@ -37,10 +38,16 @@ export interface PacketStream extends AsyncIterable<Uint8Array> {
 /**
  * @param fd a TUN fd, such as setUp() returns. The stream works on a duplicate, so that closing the number, or its reuse
  *   for another file, cannot mislead the reading thread; the device lives until both are closed.
+ *   Throws for one of withOffload().
  * @example const tunnel = packets(await connection.setUp(config));
  *          for await (const packet of tunnel) send(encrypt(packet));
  */
 export function packets(fd: number): PacketStream {
+  if (vnetHeaderOf(fd)) {
+    throw new Error(
+      `fd ${fd} is a TUN with offload (IFF_VNET_HDR); packets() takes one of setUp(config) without withOffload()`,
+    );
+  }
   return new TunPackets(checked(libc.fcntl(fd, F_DUPFD_CLOEXEC, 0), 'F_DUPFD_CLOEXEC', `fd ${fd}`));
 }
 

@@ -1,0 +1,74 @@
+/**
+ * The Internet checksum (RFC 1071) of bytes in memory. Sums are of 16-bit words as a little-endian machine reads them, which
+ * the standard allows (section 2, "byte order independence") as long as they are written back the same way; every platform
+ * of node's is little-endian but s390x, which is refused where the data path starts.
+ */
+
+/** The same memory in units of one, two and four bytes. Offsets are always in bytes. */
+export class Words {
+  readonly bytes: Uint8Array;
+  readonly view: DataView;
+  readonly u16: Uint16Array;
+  readonly i32: Int32Array;
+
+  /** `memory` must begin its ArrayBuffer. */
+  constructor(memory: Uint8Array) {
+    this.bytes = memory;
+    this.view = new DataView(memory.buffer);
+    this.u16 = new Uint16Array(memory.buffer);
+    this.i32 = new Int32Array(memory.buffer);
+  }
+}
+
+/** The sum of at most 65,535 bytes, below 2^32 and not folded. */
+export function sum({ bytes, u16, i32 }: Words, offset: number, length: number): number {
+  let at = offset;
+  let left = length;
+  let low = 0;
+  let high = 0;
+  const isOdd = (at & 1) === 1 && left > 0;
+  if (isOdd) {
+    low = (bytes[at] ?? 0) << 8;
+    at++;
+    left--;
+  }
+  if ((at & 2) === 2 && left >= 2) {
+    low += u16[at >> 1] ?? 0;
+    at += 2;
+    left -= 2;
+  }
+  // Four words of 32 bits a turn, their halves added apart: no carry is lost below 64 KiB.
+  let index = at >> 2;
+  for (const end = index + ((left >> 4) << 2); index < end; index += 4) {
+    const a = i32[index] as number;
+    const b = i32[index + 1] as number;
+    const c = i32[index + 2] as number;
+    const d = i32[index + 3] as number;
+    low = (low + (a & 0xffff) + (b & 0xffff) + (c & 0xffff) + (d & 0xffff)) | 0;
+    high = (high + (a >>> 16) + (b >>> 16) + (c >>> 16) + (d >>> 16)) | 0;
+  }
+  at += left & ~15;
+  left &= 15;
+  for (; left >= 2; left -= 2, at += 2) low += u16[at >> 1] ?? 0;
+  if (left === 1) low += bytes[at] ?? 0;
+  const total = low + high;
+  return isOdd ? swap16(fold(total)) : total;
+}
+
+/** 16 bits, the carries added back. `value` is below 2^48. */
+export function fold(value: number): number {
+  let folded = value > 0xffffffff ? (value % 0x10000) + Math.floor(value / 0x10000) : value;
+  folded = (folded & 0xffff) + (folded >>> 16);
+  folded = (folded & 0xffff) + (folded >>> 16);
+  return folded;
+}
+
+/** Network order of a 16-bit number as a little-endian word, and back. */
+export function swap16(value: number): number {
+  return ((value & 0xff) << 8) | ((value >>> 8) & 0xff);
+}
+
+/** A 32-bit number in network order, as the sum of its two words. */
+export function sum32(value: number): number {
+  return swap16(value >>> 16) + swap16(value & 0xffff);
+}

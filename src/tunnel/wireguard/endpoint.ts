@@ -1,0 +1,91 @@
+/**
+ * Where a peer's datagrams come from and go to: an IP address and a UDP port, kept as the sockaddr_in6 that a dual-stack
+ * socket reports and takes (ipv6(7)), so that sending needs no conversion. IPv4 is ::ffff:a.b.c.d (RFC 4291, 2.5.5.2).
+ *
+ *   family 0 | port 2 (network order) | flow info 4 (always 0 here) | address 8..24 | scope id 24..28
+ *
+ * Literals only: host names are for whoever reads the configuration.
+ */
+import { clearHostBits, literalFamily, writeAddress } from '../../model/address.js';
+import { IPV4 } from '../../model/vpn-types.js';
+
+export const SOCKADDR_BYTES = 28;
+const AF_INET6 = 10;
+const PORT = 2;
+const ADDRESS = 8;
+const SCOPE_ID = 24;
+const MAPPED_PREFIX_BYTES = 12;
+
+/** Immutable. */
+export class Endpoint {
+  /** 28 bytes; nobody writes to them. */
+  readonly sockaddr: Uint8Array;
+
+  private constructor(sockaddr: Uint8Array) {
+    this.sockaddr = sockaddr;
+  }
+
+  /** Throws an Error for what is no strict literal, no port of 1 to 65535, or no scope id of 32 bits. */
+  static of(address: string, port: number, scopeId = 0): Endpoint {
+    const family = literalFamily(address);
+    if (family === undefined) throw new Error(`${JSON.stringify(address)} is not an IP address`);
+    if (!Number.isInteger(port) || port < 1 || port > 65_535) throw new Error(`${port} is not a port`);
+    if (!Number.isInteger(scopeId) || scopeId < 0 || scopeId > 0xffff_ffff) throw new Error(`${scopeId} is no scope id`);
+    const sockaddr = new Uint8Array(SOCKADDR_BYTES);
+    const view = new DataView(sockaddr.buffer);
+    view.setUint16(0, AF_INET6, true);
+    view.setUint16(PORT, port);
+    writeAddress(family === IPV4 ? `::ffff:${address}` : address, sockaddr, ADDRESS);
+    view.setUint32(SCOPE_ID, scopeId, true);
+    return new Endpoint(sockaddr);
+  }
+
+  /** A copy of the sockaddr_in6 at `offset`, without its flow info. */
+  static at(memory: Uint8Array, offset: number): Endpoint {
+    const sockaddr = memory.slice(offset, offset + SOCKADDR_BYTES);
+    return new Endpoint(sockaddr.fill(0, 4, ADDRESS));
+  }
+
+  /** Canonical; dotted for IPv4. @example Endpoint.of('::ffff:a00:1', 1).address // '10.0.0.1' */
+  get address(): string {
+    const bytes = this.sockaddr.subarray(ADDRESS, SCOPE_ID);
+    if (this.isIpv4) return bytes.subarray(MAPPED_PREFIX_BYTES).join('.');
+    let text = '';
+    for (let at = 0; at < 16; at += 2) {
+      text += `${at === 0 ? '' : ':'}${(((bytes[at] ?? 0) << 8) | (bytes[at + 1] ?? 0)).toString(16)}`;
+    }
+    return clearHostBits(text, 128);
+  }
+
+  get port(): number {
+    return ((this.sockaddr[PORT] ?? 0) << 8) | (this.sockaddr[PORT + 1] ?? 0);
+  }
+
+  /** The index of the link, for link-local addresses; otherwise 0. */
+  get scopeId(): number {
+    return new DataView(this.sockaddr.buffer, this.sockaddr.byteOffset).getUint32(SCOPE_ID, true);
+  }
+
+  get isIpv4(): boolean {
+    for (let at = ADDRESS; at < ADDRESS + 10; at++) if (this.sockaddr[at] !== 0) return false;
+    return this.sockaddr[ADDRESS + 10] === 0xff && this.sockaddr[ADDRESS + 11] === 0xff;
+  }
+
+  /** "192.0.2.1:51820", "[2001:db8::1]:51820", "[fe80::1%2]:51820". */
+  toString(): string {
+    const scope = this.scopeId === 0 ? '' : `%${this.scopeId}`;
+    return this.isIpv4 ? `${this.address}:${this.port}` : `[${this.address}${scope}]:${this.port}`;
+  }
+
+  /** Is the sockaddr_in6 at `offset` this one? The flow info is not compared. Asked for every datagram that arrives. */
+  isAt(memory: Uint8Array, offset: number): boolean {
+    const own = this.sockaddr;
+    // The low bytes of the address first: they differ where anything does.
+    for (let at = SOCKADDR_BYTES - 1; at >= ADDRESS; at--) if (own[at] !== memory[offset + at]) return false;
+    return own[PORT] === memory[offset + PORT] && own[PORT + 1] === memory[offset + PORT + 1];
+  }
+
+  equals(other: Endpoint): boolean {
+    return this === other || this.isAt(other.sockaddr, 0);
+  }
+}
