@@ -43,6 +43,7 @@ export function planOf(config: VpnConfig): Plan {
     slot: 0,
     owner: OWNER,
     spec,
+    offload: false,
     trusted: [],
     blocked: [],
     selections,

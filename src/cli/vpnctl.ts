@@ -1,16 +1,26 @@
 #!/usr/bin/env node
 /**
- * vpnctl: asks the service, as any client does. It shows the caller's own VPN, and root all of them. Exit codes: 0, 1 when the
- * service refused, 64 usage, 69 when it cannot be reached; `run` ends as its command does.
+ * vpnctl: asks the service, as any client does, and runs the built-in VPN, which is one of its clients. It shows the caller's own
+ * VPN, and root all of them. Exit codes: 0, 1 when the service refused or something did not work, 64 usage, 65, 66 and 78 for a
+ * file, 69 when the service cannot be reached; `run` ends as its command does.
  */
 import { parseArgs } from 'node:util';
-import { type ServiceStatus, socketPath, type VpnStatus } from '../ipc/methods.js';
+import { socketPath } from '../ipc/methods.js';
 import { ServiceConnection } from '../ipc/service-connection.js';
-import { BusinessError } from '../model/errors.js';
+import { BusinessError, KernelError } from '../model/errors.js';
 import type { LeakException } from '../model/leak-exception.js';
 import { type Launch, parseLaunch, run } from './run.js';
 
-const USAGE = `usage: vpnctl status [--json]    what VPNs are up: your own, or as root everybody's
+const USAGE = `usage: vpnctl up [--allow-hooks] [--foreground] FILE|NAME
+                                 sets up the VPN of a wg-quick file, and leaves it to a process in the background. NAME is
+                                 NAME.conf in ~/.config/vpn-manager, /etc/vpn-manager or /etc/wireguard
+         --allow-hooks           runs the file's PreUp, PostUp, PreDown and PostDown as you, and does its SaveConfig
+         --foreground            stays, and logs to standard error; SIGTERM, SIGINT or vpnctl down ends it
+       vpnctl down [NAME|LINK]   ends it. Exit 0 when nothing is up, 1 when NAME or LINK is not
+       vpnctl status [--json]    what VPNs are up: your own, or as root everybody's; of your own tunnels also peers, endpoints,
+                                 handshakes, bytes, cipher and offload. wg show works, too, where status says so
+       vpnctl wg genkey|genpsk|pubkey
+                                 keys, as wg(8) makes them
        vpnctl leaks [--json]     what may leave outside a VPN, and why: of your own, or as root of all
        vpnctl events             what happens to them, one JSON object a line, until interrupted
        vpnctl run --app ID -- COMMAND [ARGUMENT...]
@@ -25,28 +35,31 @@ function fail(exitCode: number, message: string): never {
   process.exit(exitCode);
 }
 
-function row({ link, uid, pid, program, since, addresses, dnsAddresses, mtu }: VpnStatus): string {
-  const dns = dnsAddresses.length > 0 ? `  dns ${dnsAddresses.join(' ')}` : '';
-  return `${link}  uid ${uid}  ${program} (${pid})  ${addresses.join(' ')}  mtu ${mtu}${dns}  since ${since}`;
-}
-
-function print(status: ServiceStatus): void {
-  const lines = status.vpns.length > 0 ? status.vpns.map(row) : ['no VPN is up'];
-  process.stdout.write(`${lines.join('\n')}\n`);
+function print(line: string): void {
+  process.stdout.write(`${line}\n`);
 }
 
 async function main(): Promise<void> {
-  if (process.argv[2] === 'run') return launch(process.argv.slice(3));
+  const [first, ...words] = process.argv.slice(2);
+  // What only some commands need is loaded by them: the others start in half the time.
+  if (first === 'run') return launch(words);
+  if (first === 'up' && !words.some(isHelp)) return startTunnel(words);
+  if (first === 'wg' && !words.some(isHelp)) {
+    const { keyCommand } = await import('./wireguard/keys.js');
+    process.exitCode = await keyCommand(words);
+    return;
+  }
   const { values, positionals } = parseCommandLine();
   if (values.help) return void process.stdout.write(USAGE);
   const [command, ...rest] = positionals;
-  if (!isCommand(command) || rest.length > 0) return fail(64, `what?\n${USAGE}`);
+  if (!isCommand(command) || rest.length > (command === 'down' ? 1 : 0)) return fail(64, `what?\n${USAGE}`);
   try {
+    if (command === 'down') return await endTunnel(rest[0]);
     const service = new ServiceConnection(socketPath());
     if (command === 'status') {
-      const status = await service.call('status', {});
-      if (values.json) process.stdout.write(`${JSON.stringify(status, null, 2)}\n`);
-      else print(status);
+      const { statusLines, withTunnels } = await import('./status.js');
+      const status = await withTunnels(await service.call('status', {}));
+      print(values.json ? JSON.stringify(status, null, 2) : statusLines(status, Date.now()).join('\n'));
       service.shutdown();
       return;
     }
@@ -58,7 +71,7 @@ async function main(): Promise<void> {
       service.shutdown();
       return;
     }
-    service.onEvent = (event) => process.stdout.write(`${JSON.stringify(event)}\n`);
+    service.onEvent = (event) => print(JSON.stringify(event));
     service.onClose = () => fail(69, 'the service ended');
     await service.call('subscribe', {});
     service.hold(true);
@@ -67,8 +80,12 @@ async function main(): Promise<void> {
   }
 }
 
-function isCommand(word: string | undefined): word is 'status' | 'events' | 'leaks' {
-  return word === 'status' || word === 'events' || word === 'leaks';
+function isHelp(word: string): boolean {
+  return word === '--help' || word === '-h';
+}
+
+function isCommand(word: string | undefined): word is 'status' | 'events' | 'leaks' | 'down' {
+  return word === 'status' || word === 'events' || word === 'leaks' || word === 'down';
 }
 
 /** `uid 2001  lan  family=4 destinations=192.168.0.0/24 links=eth0: a local network …` */
@@ -80,7 +97,7 @@ function sentence({ kind, uid, lockdown, reason, ...match }: LeakException): str
 }
 
 async function launch(words: string[]): Promise<void> {
-  const what = launchOf(words);
+  const what = parsed<Launch>(parseLaunch, words);
   try {
     process.exit(await run(new ServiceConnection(socketPath()), what));
   } catch (error) {
@@ -88,17 +105,37 @@ async function launch(words: string[]): Promise<void> {
   }
 }
 
-function launchOf(words: string[]): Launch {
+async function startTunnel(words: string[]): Promise<void> {
+  const { parseUp, up } = await import('./up.js');
+  const what = parsed(parseUp, words);
   try {
-    return parseLaunch(words);
+    process.exit(await up(what, { print, warn: (line) => void process.stderr.write(`vpnctl: ${line}\n`) }));
+  } catch (error) {
+    failWith(error);
+  }
+}
+
+async function endTunnel(which: string | undefined): Promise<void> {
+  const { down } = await import('./down.js');
+  const { lines, exitCode } = await down(which, () => new ServiceConnection(socketPath()));
+  for (const line of lines) print(line);
+  process.exitCode = exitCode;
+}
+
+function parsed<T>(parse: (words: string[]) => T, words: string[]): T {
+  try {
+    return parse(words);
   } catch (error) {
     return fail(64, `${(error as Error).message}\n${USAGE}`);
   }
 }
 
+/** Errors that say what is wrong with the world; others are ours, with their stack. */
 function failWith(error: unknown): never {
-  if (!(error instanceof BusinessError)) throw error;
-  fail(error.code === 2200002 ? 69 : 1, error.message);
+  if (error instanceof BusinessError) fail(error.code === 2200002 ? 69 : 1, error.message);
+  if (error instanceof Error && 'exitCode' in error) fail(Number(error.exitCode), error.message);
+  if (error instanceof KernelError) fail(1, error.message);
+  throw error;
 }
 
 function parseCommandLine() {

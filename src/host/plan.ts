@@ -20,6 +20,8 @@ export interface PlanInput {
   /** The uid whose VPN it is; 0 covers every user without a VPN of its own. */
   owner: number;
   spec: VpnSpec;
+  /** Whether the vNIC's descriptor is one with segmentation offload. Nothing else of a plan depends on it. */
+  offload: boolean;
   trusted: readonly AppSelector[];
   blocked: readonly AppSelector[];
   /** The largest uid of this user namespace: the kernel refuses a rule for a uid that does not exist in it. */
@@ -59,7 +61,7 @@ export interface ApplicationMark {
 export interface Plan {
   slot: number;
   owner: number;
-  link: { name: string; mtu: number; routeLocalnet: boolean; ipv6: boolean };
+  link: { name: string; mtu: number; vnetHeader: boolean; routeLocalnet: boolean; ipv6: boolean };
   /** On the vNIC, before and after it is up. */
   addresses: Operation[];
   routes: Operation[];
@@ -117,7 +119,13 @@ export function planVpn(input: PlanInput): Plan {
   return {
     slot,
     owner,
-    link: { name: numbers.link, mtu: spec.mtu, routeLocalnet: hasDns(spec), ipv6: spec.accepted[2] },
+    link: {
+      name: numbers.link,
+      mtu: spec.mtu,
+      vnetHeader: input.offload,
+      routeLocalnet: hasDns(spec),
+      ipv6: spec.accepted[2],
+    },
     addresses,
     routes,
     sectionRules: input.sections.fresh,

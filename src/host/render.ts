@@ -57,7 +57,7 @@ function withFamily(operation: Operation): string {
 export function renderPlan(plan: Plan): string {
   const { link } = plan;
   const lines = [
-    `ip tuntap add ${link.name} mode tun`,
+    `ip tuntap add ${link.name} mode tun${link.vnetHeader ? ' vnet_hdr' : ''}`,
     `sysctl net.ipv6.conf.${link.name}.disable_ipv6=${link.ipv6 ? 0 : 1}`,
     `sysctl net.ipv6.conf.${link.name}.accept_ra=0`,
     `ip link set ${link.name} mtu ${link.mtu} group ${LINK_GROUP} multicast off addrgenmode none`,

@@ -12,7 +12,7 @@ import type { UndoStack } from './undo.js';
 
 /** Down and without addresses. */
 export function makeVnic(plan: Plan, isBlocking: boolean, links: LinkDeleter, undo: UndoStack): Tun {
-  const tun = openTun(plan.link.name);
+  const tun = openTun(plan.link.name, { vnetHeader: plan.link.vnetHeader });
   undo.push(() => links.delete(tun));
   // The last close of a TUN waits for the kernel as long as a delete does: not on this thread.
   undo.push(async () => void (await libcAsync.close(tun.fd)));

@@ -24,6 +24,8 @@ export interface VpnStatus {
   isIPv4Accepted: boolean;
   isIPv6Accepted: boolean;
   isBlocking: boolean;
+  /** Whether the TUN has IFF_VNET_HDR. */
+  offload: boolean;
   isLegacy: boolean;
   isMetered: boolean;
   vpnId?: string;
@@ -51,8 +53,11 @@ export type DownReason = 'destroyed' | 'process ended' | 'disabled by policy' | 
 export interface Methods {
   /** First on every connection. `isSystem`: whether the policy counts the caller as a system application. */
   hello: { params: { protocol: number }; result: { protocol: number; version: string; isSystem: boolean } };
-  /** fds: 1, a unix stream socket through which one byte with the TUN descriptor comes before the reply. */
-  setUp: { params: { config: VpnConfig }; result: { link: string } };
+  /**
+   * fds: 1, a unix stream socket through which one byte with the TUN descriptor comes before the reply. `offload`: a TUN with
+   * IFF_VNET_HDR; default false.
+   */
+  setUp: { params: { config: VpnConfig; offload?: boolean }; result: { link: string } };
   /** fds: 1, the socket. */
   protect: { params: Record<string, never>; result: Record<string, never> };
   destroy: { params: Record<string, never>; result: Record<string, never> };

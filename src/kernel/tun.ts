@@ -1,7 +1,8 @@
 /**
- * TUN devices (kernel: Documentation/networking/tuntap.rst): one IP packet per read and write, no packet information. The
- * device lives as long as a descriptor of it or an explicit delete; a holder could make it persistent without any right, so
- * the end of a VPN is always RTM_DELLINK, never just a close.
+ * TUN devices (kernel: Documentation/networking/tuntap.rst): one IP packet per read and write, no packet information, and on
+ * request the header for segmentation offload before it (tun-offload.ts). The device lives as long as a descriptor of it or an
+ * explicit delete; a holder could make it persistent without any right, so the end of a VPN is always RTM_DELLINK, never just
+ * a close.
  */
 import { closeSync, constants, openSync } from 'node:fs';
 import { KernelError } from '../model/errors.js';
@@ -11,6 +12,7 @@ import { libc } from './ffi.js';
 const TUNSETIFF = 0x400454ca;
 const IFF_TUN = 0x0001;
 const IFF_NO_PI = 0x1000;
+const IFF_VNET_HDR = 0x4000;
 /** Fails when the name is taken, instead of attaching to somebody's persistent device. */
 const IFF_TUN_EXCL = 0x8000;
 const IFNAMSIZ = 16;
@@ -23,8 +25,11 @@ export interface Tun {
   ifindex: number;
 }
 
-/** Creates the device `name`, close-on-exec and non-blocking. Throws KernelError; EBUSY when the name is taken. */
-export function openTun(name: string): Tun {
+/**
+ * Creates the device `name`, close-on-exec and non-blocking. `vnetHeader`: reads and writes begin with a virtio_net_hdr, which
+ * cannot be changed later. Throws KernelError; EBUSY when the name is taken.
+ */
+export function openTun(name: string, { vnetHeader = false }: { vnetHeader?: boolean } = {}): Tun {
   let fd: number;
   try {
     fd = openSync('/dev/net/tun', constants.O_RDWR | constants.O_NONBLOCK);
@@ -33,7 +38,7 @@ export function openTun(name: string): Tun {
   }
   const request = Buffer.alloc(40);
   request.write(name, 0, IFNAMSIZ - 1, 'latin1');
-  request.writeUInt16LE(IFF_TUN | IFF_NO_PI | IFF_TUN_EXCL, IFNAMSIZ);
+  request.writeUInt16LE(IFF_TUN | IFF_NO_PI | IFF_TUN_EXCL | (vnetHeader ? IFF_VNET_HDR : 0), IFNAMSIZ);
   if (libc.ioctl(fd, TUNSETIFF, request) < 0) {
     const error = lastError('TUNSETIFF', name);
     closeSync(fd);

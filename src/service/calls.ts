@@ -17,6 +17,7 @@ import { peerCredentials } from '../kernel/peer.js';
 import { AF_UNIX, SOCK_STREAM, socketDomain, socketType } from '../kernel/socket-options.js';
 import { sendWithFds } from '../kernel/unix-socket.js';
 import { BusinessError } from '../model/errors.js';
+import { parseOffload } from '../model/offload.js';
 import { parseVpnConfig } from '../model/vpn-config.js';
 import { checkVpnConfig } from '../model/vpn-config-check.js';
 import { judge, refusal } from './authorize.js';
@@ -42,9 +43,10 @@ export const HANDLERS: { readonly [M in Method]: Handler<M> } = {
 
   setUp: (context, session, params, fds) => {
     const config = parseVpnConfig(params.config);
+    const offload = parseOffload(params.offload);
     authorize(context, session, 'setUp');
     const { uid } = session.peer;
-    return context.registry.inOrder(uid, () => setUp(context, session, config, fds));
+    return context.registry.inOrder(uid, () => setUp(context, session, { config, offload }, fds));
   },
 
   protect: (context, session, _params, [fd]) => {
@@ -91,7 +93,7 @@ function authorize({ policy }: ServiceContext, session: Session, call: 'setUp' |
 async function setUp(
   context: ServiceContext,
   session: Session,
-  config: ReturnType<typeof parseVpnConfig>,
+  { config, offload }: Required<Methods['setUp']['params']>,
   [mailbox]: readonly number[],
 ): Promise<Methods['setUp']['result']> {
   const { registry, policy, log } = context;
@@ -114,7 +116,10 @@ async function setUp(
       throw new BusinessError(401, 'fds[0]', 'is not one end of a unix stream socketpair that the caller made');
     }
     if (session.closed) throw new BusinessError(2200002, undefined, 'the caller went away');
-    vpn = await registry.raise({ slot, owner: uid, spec, trusted, blocked }, { pid, program: session.program });
+    vpn = await registry.raise(
+      { slot, owner: uid, spec, offload, trusted, blocked },
+      { pid, program: session.program },
+    );
   } catch (error) {
     registry.releaseSlot(slot);
     throw error;
@@ -191,6 +196,7 @@ function toStatus({ owner, pid, program, raised, since, spec }: LiveVpn): VpnSta
     isIPv4Accepted: spec.accepted[1],
     isIPv6Accepted: spec.accepted[2],
     isBlocking: spec.isBlocking,
+    offload: raised.plan.link.vnetHeader,
     isLegacy: spec.isLegacy,
     isMetered: spec.isMetered,
     ...(spec.vpnId !== undefined && { vpnId: spec.vpnId }),

@@ -37,16 +37,19 @@ export function sum({ bytes, u16, i32 }: Words, offset: number, length: number):
     at += 2;
     left -= 2;
   }
-  // Four words of 32 bits a turn, their halves added apart: no carry is lost below 64 KiB.
+  // Words of 32 bits: all of them modulo 2^32, and their upper halves; the lower halves are what is left, below 2^32 up to
+  // 64 KiB. An addition less a word than adding up both halves.
+  let all = 0;
   let index = at >> 2;
   for (const end = index + ((left >> 4) << 2); index < end; index += 4) {
     const a = i32[index] as number;
     const b = i32[index + 1] as number;
     const c = i32[index + 2] as number;
     const d = i32[index + 3] as number;
-    low = (low + (a & 0xffff) + (b & 0xffff) + (c & 0xffff) + (d & 0xffff)) | 0;
+    all = (all + a + b + c + d) | 0;
     high = (high + (a >>> 16) + (b >>> 16) + (c >>> 16) + (d >>> 16)) | 0;
   }
+  low += (all - (high << 16)) >>> 0;
   at += left & ~15;
   left &= 15;
   for (; left >= 2; left -= 2, at += 2) low += u16[at >> 1] ?? 0;

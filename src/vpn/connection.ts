@@ -2,10 +2,12 @@
  * VpnConnection: the API's object. It holds nothing: a VPN belongs to its user, the connection to the service to the process.
  * Codes and their order are those of docs/api.md.
  */
+import type { Methods } from '../ipc/methods.js';
 import { libc } from '../kernel/ffi.js';
 import { isInetSocket } from '../kernel/socket-options.js';
 import { receiveWithFds, unixPair } from '../kernel/unix-socket.js';
 import { BusinessError } from '../model/errors.js';
+import { isWithOffload } from '../model/offload.js';
 import { parseVpnConfig } from '../model/vpn-config.js';
 import type { VpnConfig } from '../model/vpn-types.js';
 import { checkArguments } from './arguments.js';
@@ -20,8 +22,9 @@ export class VpnConnection {
   readonly #made = true;
 
   /**
-   * Sets up a VPN and gives the descriptor of its vNIC: a TUN, one IP packet a read and write. The number is the caller's to
-   * close. Throws 401; later 201, 202, 2200001, 2200002, 2200003, 2203001, 2203002.
+   * Sets up a VPN and gives the descriptor of its vNIC: a TUN, one IP packet a read and write, or with a config of withOffload
+   * (`vpn-manager/tunnel`) one of that form. The number is the caller's to close. Throws 401; later 201, 202, 2200001, 2200002,
+   * 2200003, 2203001, 2203002.
    *
    * @example const fd = await connection.setUp({ addresses: [{ address: { address: '10.0.0.5' }, prefixLength: 24 }] });
    */
@@ -30,8 +33,9 @@ export class VpnConnection {
   setUp(...args: unknown[]): Promise<number> | undefined {
     VpnConnection.#check(this);
     const callback = checkArguments<number>(args, ['config']);
-    const config = parseVpnConfig(args[0]);
-    return settle(callback, () => setUp(config), vpnError);
+    const [given] = args;
+    const params = { config: parseVpnConfig(given), ...(isWithOffload(given as VpnConfig) && { offload: true }) };
+    return settle(callback, () => setUp(params), vpnError);
   }
 
   /**
@@ -70,12 +74,12 @@ export class VpnConnection {
   }
 }
 
-async function setUp(config: VpnConfig): Promise<number> {
+async function setUp(params: Methods['setUp']['params']): Promise<number> {
   const service = serviceConnection();
   // The descriptor comes back through this pair, so only over the connection that carries its other end.
   const [mine, theirs] = unixPair();
   try {
-    const { link } = await service.call('setUp', { config }, [theirs], () => void libc.close(theirs));
+    const { link } = await service.call('setUp', params, [theirs], () => void libc.close(theirs));
     const received = receiveWithFds(mine);
     const [fd, ...surplus] = typeof received === 'string' ? [] : received.fds;
     for (const other of surplus) libc.close(other);

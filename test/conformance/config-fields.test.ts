@@ -184,6 +184,32 @@ test('the fields of VpnConfig', { timeout: 600_000 }, async (t) => {
       assert.deepEqual([vpn?.isMetered, vpn?.vpnId], [true, 'office']);
     });
   });
+
+  await t.test(
+    'withOffload() gives a TUN with IFF_VNET_HDR, shown in the status; every other config gives one without',
+    async () => {
+      const plain = { addresses: [A] };
+      for (const offload of [true, false]) {
+        await app.do(
+          async (agent, config, wanted) => {
+            agent.kept.fd = await agent.connection.setUp(wanted ? agent.withOffload(config) : config);
+          },
+          plain,
+          offload,
+        );
+        const device: Record<string, unknown> | undefined = (await stage.link('vpn-tun0'))?.linkinfo?.info_data;
+        assert.deepEqual([device?.type, device?.pi, device?.vnet_hdr], ['tun', false, offload]);
+        const [vpn] = await stage.status();
+        assert.equal(vpn?.offload, offload);
+        await app.destroy();
+        await app.do((agent) => agent.fs.closeSync(Number(agent.kept.fd)));
+      }
+      // A field of that name, or a mark that says something else, is an unknown field.
+      await withVpn({ ...plain, offload: true }, async () => {
+        assert.equal((await stage.link('vpn-tun0'))?.linkinfo?.info_data.vnet_hdr, false);
+      });
+    },
+  );
 });
 
 async function addresses(stage: Scene): Promise<string[] | undefined> {

@@ -85,15 +85,20 @@ test('the order of the codes', { timeout: 600_000 }, async (t) => {
 
   await t.test('the service parses again: shape first, then the order', async () => {
     const [mailbox, theirs] = unixPair();
-    const ask = async (uid: number, config: unknown) => {
+    const ask = async (uid: number, config: unknown, more = {}) => {
       const peer = new RawClient(stage.vpnd.socket, { uid, gid: uid });
       await peer.call('hello', { protocol: 1 });
-      const answer = await peer.call('setUp', { config }, [theirs]);
+      const answer = await peer.call('setUp', { config, ...more }, [theirs]);
       peer.close();
       return [answer?.error?.code, answer?.error?.data?.field];
     };
     await stage.unchanged(async () => {
       assert.deepEqual(await ask(USERS.ordinary, WRONG_TYPE), [401, 'config.mtu']);
+      for (const offload of [null, 1, 'true', {}]) {
+        assert.deepEqual(await ask(USERS.ordinary, WRONG_TYPE, { offload }), [401, 'config.mtu']);
+        assert.deepEqual(await ask(USERS.ordinary, WRONG_VALUE, { offload }), [401, 'offload']);
+      }
+      assert.deepEqual(await ask(USERS.ordinary, WRONG_VALUE, { offload: true }), [202, undefined]);
       assert.deepEqual(await ask(USERS.ordinary, WRONG_VALUE), [202, undefined]);
       assert.deepEqual(await ask(USERS.guest, WRONG_VALUE), [2203001, undefined]);
       assert.deepEqual(await ask(USERS.system, WRONG_VALUE), [2200001, 'config.mtu']);

@@ -31,7 +31,7 @@ const SCRIPT = 'dist/test/lab/plan-text.test.js';
 const CGROUP = `/vpn-plan-text-${process.pid}`;
 
 if (process.argv[2] === 'raise') await raise(JSON.parse(process.argv[3] ?? '') as SamplePlan);
-else if (process.argv[2] === 'hold') hold(process.argv[3] ?? '');
+else if (process.argv[2] === 'hold') hold(process.argv[3] ?? '', process.argv[4] === 'vnet_hdr');
 else tests();
 
 /** Raises a plan, and lowers it when something comes on standard input. */
@@ -52,8 +52,8 @@ async function raise(sample: SamplePlan): Promise<void> {
   });
 }
 
-function hold(device: string): void {
-  openTun(device);
+function hold(device: string, vnetHeader: boolean): void {
+  openTun(device, { vnetHeader });
   console.log('held');
   process.stdin.resume();
 }
@@ -99,7 +99,7 @@ function tests(): void {
 /** The text as an administrator would run it; nft's lines as one file, because a shell would read their `&` and `|`. */
 async function runText(host: LabHost, plan: Plan): Promise<LabProcess> {
   const lines = (renderOperations(planBase(LAST_UID)) + renderPlan(plan)).trimEnd().split('\n');
-  const holder = host.spawnNode(SCRIPT, ['hold', plan.link.name]);
+  const holder = host.spawnNode(SCRIPT, ['hold', plan.link.name, plan.link.vnetHeader ? 'vnet_hdr' : '']);
   await holder.waitFor(/^held$/m, 60_000);
   const shell = lines.filter((line) => /^(ip|sysctl) /.test(line) && !line.startsWith('ip tuntap'));
   await host.run('sh', ['-e'], { input: `${shell.join('\n')}\n`, timeoutMs: 60_000 });

@@ -5,11 +5,11 @@
  *   app: vpnd ◄── client.py: hello, protect, setUp, status, a read from the TUN, destroy
  */
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
+import { type TestContext, test } from 'node:test';
 import { canonicalState, diffState } from './lib/canonical-state.js';
-import type { LabHost } from './lib/host.js';
 import { startPeer } from './lib/peers.js';
 import { requireRoot } from './lib/prerequisites.js';
+import { pythonFor } from './lib/python.js';
 import { tunnelsOf } from './lib/settled-state.js';
 import { ADDRESSES, standardLab } from './lib/standard-lab.js';
 import { startVpnd } from './lib/vpnd.js';
@@ -23,7 +23,11 @@ interface Link {
   addr_info: { local: string; prefixlen: number }[];
 }
 
-test('a client in Python sets up, protects, reads and destroys', { timeout: 180_000 }, async (t) => {
+test('a client in Python sets up, protects, reads and destroys', { timeout: 180_000 }, (t) => runClient(t, false));
+
+test('a client in Python asks for a TUN with offload, and has it', { timeout: 180_000 }, (t) => runClient(t, true));
+
+async function runClient(t: TestContext, offload: boolean): Promise<void> {
   if (!requireRoot(t)) return;
   const { lab, app, server } = await standardLab();
   t.after(() => lab.close());
@@ -34,7 +38,7 @@ test('a client in Python sets up, protects, reads and destroys', { timeout: 180_
   const before = await canonicalState(app);
 
   const script = app.path('test/lab/python/client.py');
-  const client = app.spawn(python, [script, vpnd.socket, FAR, '7'], { uid: UID });
+  const client = app.spawn(python, [script, vpnd.socket, FAR, '7', ...(offload ? ['offload'] : [])], { uid: UID });
   await client.waitFor(/"status"/, 40_000);
   /** The line of its output that has the key. */
   const said = (key: string): Record<string, unknown> => {
@@ -56,14 +60,14 @@ test('a client in Python sets up, protects, reads and destroys', { timeout: 180_
 
   assert.deepEqual((said('hello').hello as { isSystem: boolean }).isSystem, true);
   assert.deepEqual(said('mark').mark, [0, 0x80000000]);
-  assert.deepEqual(said('link'), { link: 'vpn-tun0', inheritable: false, blocking: true });
+  assert.deepEqual(said('link'), { link: 'vpn-tun0', inheritable: false, blocking: true, offload });
   // Its protected socket leaves by the physical network although the user's VPN is up.
   assert.match(String(said('seen_as').seen_as), new RegExp(`^server ${ADDRESSES.app.ipv4.replaceAll('.', '\\.')} `));
   assert.equal(said('second').second, 2203002);
   const [status] = said('status').status as Record<string, unknown>[];
   assert.deepEqual(
-    [status?.uid, status?.pid, status?.link, status?.addresses, status?.mtu],
-    [UID, client.pid, 'vpn-tun0', ['10.7.0.2/24'], 1400],
+    [status?.uid, status?.pid, status?.link, status?.addresses, status?.mtu, status?.offload],
+    [UID, client.pid, 'vpn-tun0', ['10.7.0.2/24'], 1400, offload],
   );
 
   await app.run('ping', ['-c1', '-W1', '-s100', FAR], { uid: UID, check: false });
@@ -76,13 +80,4 @@ test('a client in Python sets up, protects, reads and destroys', { timeout: 180_
   assert.equal(exit, 0, stderr);
   assert.deepEqual(said('vpns'), { vpns: [], events: ['up', 'down'] });
   assert.deepEqual(diffState(before, await canonicalState(app)), []);
-});
-
-/** The one in the path may be in a folder that only root may enter. */
-async function pythonFor(host: LabHost, uid: number): Promise<string | undefined> {
-  for (const python of ['python3', '/usr/bin/python3', '/usr/local/bin/python3']) {
-    const { status } = await host.run(python, ['-c', 'import socket'], { uid, check: false });
-    if (status === 0) return python;
-  }
-  return undefined;
 }

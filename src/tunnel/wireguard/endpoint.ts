@@ -30,7 +30,8 @@ export class Endpoint {
     const family = literalFamily(address);
     if (family === undefined) throw new Error(`${JSON.stringify(address)} is not an IP address`);
     if (!Number.isInteger(port) || port < 1 || port > 65_535) throw new Error(`${port} is not a port`);
-    if (!Number.isInteger(scopeId) || scopeId < 0 || scopeId > 0xffff_ffff) throw new Error(`${scopeId} is no scope id`);
+    if (!Number.isInteger(scopeId) || scopeId < 0 || scopeId > 0xffff_ffff)
+      throw new Error(`${scopeId} is no scope id`);
     const sockaddr = new Uint8Array(SOCKADDR_BYTES);
     const view = new DataView(sockaddr.buffer);
     view.setUint16(0, AF_INET6, true);

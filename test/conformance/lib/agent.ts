@@ -8,6 +8,7 @@ import fs from 'node:fs';
 import { connect } from 'node:net';
 import { createInterface } from 'node:readline';
 import { BusinessError, type VpnConfig, vpn } from 'vpn-manager';
+import { withOffload } from 'vpn-manager/tunnel';
 
 export type Form = 'callback' | 'promise';
 export type Method = 'setUp' | 'protect' | 'destroy';
@@ -47,6 +48,7 @@ export interface Task {
 export class Agent {
   readonly vpn = vpn;
   readonly BusinessError = BusinessError;
+  readonly withOffload = withOffload;
   readonly fs = fs;
   /** What one task leaves for a later one. */
   readonly kept: Record<string, unknown> = {};

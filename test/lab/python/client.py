@@ -1,19 +1,27 @@
 #!/usr/bin/env python3
 """A client of vpnd's socket in Python's standard library alone, written from docs/protocol.md.
 
-    client.py SOCKET PROBE_ADDRESS PROBE_PORT
+    client.py SOCKET PROBE_ADDRESS PROBE_PORT [offload]
 
 Says hello, protects a UDP socket and sends PROBE_ADDRESS a datagram through it, sets a VPN up, prints what it got, reads
-packets from the TUN until one is an IPv4 ICMP echo request, destroys the VPN. One JSON object a line on standard output.
+packets from the TUN until one is an IPv4 ICMP echo request, destroys the VPN. With `offload` the TUN is one with a
+virtio_net_hdr before every packet. One JSON object a line on standard output.
 """
 import array
+import fcntl
 import json
 import os
 import select
 import socket
+import struct
 import sys
 
 SO_MARK = 36
+TUNGETIFF = 0x800454D2
+TUNSETOFFLOAD = 0x400454D0
+IFF_VNET_HDR = 0x4000
+TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6 = 1, 2, 4
+VNET_HEADER = struct.Struct("=BBHHHH")
 CONFIG = {
     "addresses": [{"address": {"address": "10.7.0.2", "family": 1}, "prefixLength": 24}],
     "mtu": 1400,
@@ -53,11 +61,11 @@ class Client:
                 raise Refused(answer["error"]["code"])
             return answer["result"]
 
-    def set_up(self, config):
+    def set_up(self, config, **options):
         """The vNIC's name and its descriptor, which has come through the mailbox before the answer does."""
         mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with mine, theirs:
-            result = self.call("setUp", {"config": config}, [theirs.fileno()])
+            result = self.call("setUp", {"config": config, **options}, [theirs.fileno()])
             _, ancillary, _, _ = mine.recvmsg(1, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
         (level, kind, data), = ancillary
         assert (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS)
@@ -68,17 +76,28 @@ def say(**fields):
     print(json.dumps(fields), flush=True)
 
 
-def read_echo_request(tun):
+def has_vnet_header(tun):
+    (flags,) = struct.unpack_from("=H", fcntl.ioctl(tun, TUNGETIFF, bytes(40)), 16)
+    return flags & IFF_VNET_HDR != 0
+
+
+def read_echo_request(tun, offload):
     while True:
         if not select.select([tun], [], [], 30)[0]:
             raise TimeoutError("no echo request within 30 s")
-        packet = os.read(tun, 2048)
+        packet = os.read(tun, 65536 + VNET_HEADER.size)
+        if offload:
+            flags, gso_type, *_ = VNET_HEADER.unpack_from(packet)
+            packet = packet[VNET_HEADER.size:]
+            # An echo request is whole, whatever the kernel may send.
+            assert (flags & 1, gso_type) == (0, 0)
         if packet[0] >> 4 == 4 and packet[9] == 1 and packet[20] == 8:
             return packet
 
 
 def main():
-    path, probe_address, probe_port = sys.argv[1:]
+    path, probe_address, probe_port, *rest = sys.argv[1:]
+    offload = rest == ["offload"]
     client = Client(path)
     say(hello=client.call("hello", {"protocol": 1}))
     client.call("subscribe", {})
@@ -88,8 +107,11 @@ def main():
     client.call("protect", {}, [udp.fileno()])
     say(mark=[before, udp.getsockopt(socket.SOL_SOCKET, SO_MARK) & 0xFFFFFFFF])
 
-    link, tun = client.set_up(CONFIG)
-    say(link=link, inheritable=os.get_inheritable(tun), blocking=os.get_blocking(tun))
+    link, tun = client.set_up(CONFIG, offload=True) if offload else client.set_up(CONFIG)
+    say(link=link, inheritable=os.get_inheritable(tun), blocking=os.get_blocking(tun), offload=has_vnet_header(tun))
+    if offload:
+        # No right is needed.
+        fcntl.ioctl(tun, TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6)
     udp.sendto(b"from python", (probe_address, int(probe_port)))
     udp.settimeout(30)
     say(seen_as=udp.recv(2048).decode())
@@ -99,7 +121,7 @@ def main():
         say(second=refused.args[0])
     say(status=client.call("status", {})["vpns"])
 
-    packet = read_echo_request(tun)
+    packet = read_echo_request(tun, offload)
     say(packet={
         "source": socket.inet_ntoa(packet[12:16]),
         "destination": socket.inet_ntoa(packet[16:20]),

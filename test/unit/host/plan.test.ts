@@ -34,6 +34,14 @@ for (const each of SAMPLES) {
   test(`the plan of ${each.name} is what its golden text says`, () => compare(each.name, renderPlan(planOf(each))));
 }
 
+test('offload changes one word of a plan', () => {
+  for (const each of SAMPLES) {
+    const [without, having] = [false, true].map((offload) => renderPlan(planOf({ ...each, offload })));
+    assert.equal(having, without?.replace(/^(ip tuntap add \S+ mode tun)\n/, '$1 vnet_hdr\n'));
+    assert.notEqual(having, without);
+  }
+});
+
 test('the firewall that every VPN shares', () => compare('firewall-base', `${firewallBase().join('\n')}\n`));
 
 test('lockdown of two users, of whom one has a VPN', () => {

@@ -7,12 +7,13 @@ import { errno, libc } from '../../../../src/kernel/ffi.js';
 import { setSocketMark } from '../../../../src/kernel/socket-options.js';
 import type { KernelError } from '../../../../src/model/errors.js';
 import type { Family, VpnConfig } from '../../../../src/model/vpn-types.js';
-import { packets } from '../../../../src/tunnel/index.js';
+import { packets, withOffload } from '../../../../src/tunnel/index.js';
 import { serviceConnection } from '../../../../src/vpn/client.js';
 import * as kit from '../../../../src/vpn/socket.js';
 import { createVpnConnection } from '../../../../src/vpn/vpn.js';
 import { parsePacket } from '../pcap.js';
 import { NativeSocket, type Transport } from './native-socket.js';
+import { offloadOperations } from './offload.js';
 import { ask, askOn, type Question } from './question.js';
 
 /** A packet that the app read from its TUN. */
@@ -50,7 +51,9 @@ function opened(fd: number): NativeSocket {
 }
 
 export const operations = {
-  setUp: (config: VpnConfig): Promise<number> => vpn().setUp(config),
+  ...offloadOperations,
+
+  setUp: (config: VpnConfig, offload = false): Promise<number> => vpn().setUp(offload ? withOffload(config) : config),
   protect: (fd: number): Promise<void> => vpn().protect(fd),
   destroy: (): Promise<void> => vpn().destroy(),
 

@@ -67,7 +67,7 @@ export const TCP_SYN = 0x02;
 export const TCP_SYN_ACK = 0x12;
 export const TCP_ACK = 0x10;
 
-export function tcpFrame(stations: Stations, flow: Flow, flags: number): string {
+export function tcpFrame(stations: Stations, flow: Flow, flags: number, payload = ''): string {
   const head = Buffer.alloc(20);
   head.writeUInt16BE(flow.sourcePort, 0);
   head.writeUInt16BE(flow.destinationPort, 2);
@@ -75,7 +75,7 @@ export function tcpFrame(stations: Stations, flow: Flow, flags: number): string 
   head.writeUInt8(5 << 4, 12);
   head.writeUInt8(flags, 13);
   head.writeUInt16BE(64_000, 14);
-  return ip(stations, flow, IPPROTO_TCP, head);
+  return ip(stations, flow, IPPROTO_TCP, Buffer.concat([head, Buffer.from(payload)]));
 }
 
 export function echoRequestFrame(stations: Stations, flow: Pick<Flow, 'source' | 'destination'>): string {

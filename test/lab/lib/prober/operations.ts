@@ -81,6 +81,10 @@ export const probeOperations = {
     return heard.push(messages) - 1;
   },
   heard: async (number: number): Promise<string[]> => at(heard, number),
+  /** The first word of each message, each once: where there are many and long ones. */
+  heardWords: async (number: number): Promise<string[]> => [
+    ...new Set(at(heard, number).map((message) => message.split(' ')[0] ?? '')),
+  ],
 
   /** A whoami server on all addresses: an inbound service of this user's. */
   serve: (name: string, port: number): Promise<void> => serveWhoami({ kind: 'whoami', name, port }),

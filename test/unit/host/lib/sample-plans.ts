@@ -14,6 +14,7 @@ export interface SamplePlan {
   slot: number;
   owner: number;
   config: VpnConfig;
+  offload?: boolean;
   trusted?: AppSelector[];
   blocked?: AppSelector[];
 }
@@ -45,6 +46,7 @@ export const SAMPLES: readonly SamplePlan[] = [
     name: 'split-routes-gateway',
     slot: 3,
     owner: 2003,
+    offload: true,
     config: {
       addresses: [prefix('10.3.0.5/24'), prefix('fd03::5/64')],
       routes: [
@@ -98,7 +100,7 @@ export const SAMPLES: readonly SamplePlan[] = [
 ];
 
 /** Selections are given out in order, as the host does when nothing else stands. */
-export function inputOf({ slot, owner, config, trusted = [], blocked = [] }: SamplePlan): PlanInput {
+export function inputOf({ slot, owner, config, offload = false, trusted = [], blocked = [] }: SamplePlan): PlanInput {
   const spec = checkVpnConfig(parseVpnConfig(config), slotNumbers(slot).link);
   const needed = selectionsNeeded({ spec, trusted, blocked });
   const free = new Selections();
@@ -107,7 +109,7 @@ export function inputOf({ slot, owner, config, trusted = [], blocked = [] }: Sam
   const standing = (selectors: AppSelector[]) =>
     selectors.flatMap((each) => (each.kind === 'cgroup' ? [{ level: 1, name: `unified${each.path}` }] : []));
   const cgroups = { covered: standing(trusted), blocked: standing(blocked) };
-  return { slot, owner, spec, trusted, blocked, selections, sections, cgroups, lastUid: LAST_UID };
+  return { slot, owner, spec, offload, trusted, blocked, selections, sections, cgroups, lastUid: LAST_UID };
 }
 
 export function planOf(sample: SamplePlan): Plan {

@@ -1,0 +1,122 @@
+/**
+ * `vpnctl up FILE|NAME`: reads a wg-quick file, finds its peers, and starts the process that runs the tunnel. All that can be wrong
+ * with the file is said before anything is done; what goes wrong later the process takes back by itself.
+ */
+import { spawn } from 'node:child_process';
+import { closeSync, constants, openSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import type { Readable, Writable } from 'node:stream';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import { IPV6 } from '../model/vpn-types.js';
+import { createVpnConnection } from '../vpn/vpn.js';
+import { makeRuntimeFolder } from './runtime-folder.js';
+import { live } from './tunnel-life.js';
+import { encodeOrder, type TunnelOrder, wipeKeys } from './tunnel-order.js';
+import type { StartResult } from './tunnel-process.js';
+import { deviceChangeOf } from './wireguard/device-change.js';
+import { chooseEndpoints, machineSources } from './wireguard/endpoints.js';
+import { findFile } from './wireguard/find-file.js';
+import { tunnelMtu } from './wireguard/mtu.js';
+import { readQuickFile } from './wireguard/read-file.js';
+import { acceptedFamilies, vpnConfigOf } from './wireguard/vpn-config.js';
+
+export interface UpOptions {
+  which: string;
+  /** Runs the tunnel in this process, until a signal. */
+  foreground: boolean;
+  allowHooks: boolean;
+}
+
+/** From the words behind `up`. Throws an Error that says what is wrong with them. */
+export function parseUp(words: readonly string[]): UpOptions {
+  const options = { foreground: { type: 'boolean' }, 'allow-hooks': { type: 'boolean' } } as const;
+  const { values, positionals } = parseArgs({ args: [...words], options, allowPositionals: true });
+  const [which, ...rest] = positionals;
+  if (which === undefined || rest.length > 0) throw new Error('up needs one FILE or NAME');
+  return { which, foreground: values.foreground === true, allowHooks: values['allow-hooks'] === true };
+}
+
+/**
+ * Settles with the exit code: when the tunnel is up, or in the foreground when it is down. Rejects with FileProblem, BusinessError
+ * or, for what happened in the tunnel's process, UpError.
+ */
+export async function up({ which, foreground, allowHooks }: UpOptions, say: UpOutput): Promise<number> {
+  const order = await orderOf(which, allowHooks, say.warn);
+  try {
+    if (foreground) {
+      const { name } = order;
+      return await live(order, new AbortController().signal, ({ link }) => say.print(`${name} (${link}): up`));
+    }
+    const { link, log } = await startProcess(order);
+    say.print(`${order.name} (${link}): up, log in ${log}`);
+    return 0;
+  } finally {
+    wipeKeys(order.change);
+  }
+}
+
+export interface UpOutput {
+  print(line: string): void;
+  warn(line: string): void;
+}
+
+/** What the tunnel's process said when it did not come up. */
+export class UpError extends Error {
+  override readonly name = 'UpError';
+  readonly exitCode: number;
+
+  constructor(exitCode: number, message: string) {
+    super(message);
+    this.exitCode = exitCode;
+  }
+}
+
+async function orderOf(which: string, allowHooks: boolean, warn: (line: string) => void): Promise<TunnelOrder> {
+  const { path, name } = findFile(which);
+  const { file, warnings } = readQuickFile(path, { allowHooks });
+  const connection = createVpnConnection({});
+  const endpoints = await chooseEndpoints(
+    file,
+    machineSources((fd) => connection.protect(fd)),
+  );
+  const routeMtus = [...endpoints.values()].map(({ routeMtu }) => routeMtu);
+  const mtu = file.interface.mtu?.value ?? tunnelMtu(routeMtus, acceptedFamilies(file)[IPV6]);
+  const { config, warnings: more } = vpnConfigOf(file, { name, mtu });
+  for (const line of [...warnings, ...more]) warn(line);
+  const addresses = new Map<string, readonly string[]>();
+  for (const [{ endpoint }, chosen] of endpoints) if (endpoint) addresses.set(endpoint.value.host, chosen.addresses);
+  return { name, path: resolve(path), file, config, mtu, change: deviceChangeOf(file, endpoints), addresses };
+}
+
+const PROGRAM = fileURLToPath(new URL('./tunnel-process.js', import.meta.url));
+const RESULT = 3;
+
+/** In a session of its own, so that it outlives the terminal. Its keys go through the pipe; its name is for ps. */
+async function startProcess(order: TunnelOrder): Promise<{ link: string; log: string }> {
+  const log = join(makeRuntimeFolder(), `${order.name}.log`);
+  const { O_WRONLY, O_APPEND, O_CREAT, O_TRUNC, O_NOFOLLOW } = constants;
+  const logFd = openSync(log, O_WRONLY | O_APPEND | O_CREAT | O_TRUNC | O_NOFOLLOW, 0o600);
+  const child = spawn(process.execPath, [PROGRAM, order.name], {
+    detached: true,
+    cwd: '/',
+    stdio: ['pipe', logFd, logFd, 'pipe'],
+  });
+  closeSync(logFd);
+  const bytes = encodeOrder(order);
+  // A process that ends before it has read says why in its result, or in its log.
+  child.stdin?.on('error', () => {});
+  (child.stdin as Writable).end(bytes, () => bytes.fill(0));
+  const result = await readResult(child.stdio[RESULT] as Readable).catch(() => undefined);
+  child.unref();
+  if (result === undefined) throw new UpError(1, `the tunnel's process ended; see ${log}`);
+  if ('exitCode' in result) throw new UpError(result.exitCode, result.message);
+  return { link: result.link, log };
+}
+
+/** Rejects when the pipe ends without one. */
+async function readResult(pipe: Readable): Promise<StartResult> {
+  const chunks: Buffer[] = [];
+  for await (const chunk of pipe) chunks.push(chunk as Buffer);
+  return JSON.parse(Buffer.concat(chunks).toString()) as StartResult;
+}

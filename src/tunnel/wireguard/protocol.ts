@@ -1,0 +1,61 @@
+/**
+ * WireGuard as a protocol of the data path: a Device on the tunnel's memory, with the fastest cipher there is. Loaded in the
+ * tunnel's thread; ../wireguard-tunnel.ts is what its owner sees.
+ */
+import { cipherSuite } from '../evp-ciphers.js';
+import type { CreateProtocol, TunnelProtocol } from '../protocol.js';
+import { MESSAGE_TRANSPORT } from './constants.js';
+import { Device } from './device.js';
+import type { DeviceChange } from './device-config.js';
+import { Endpoint } from './endpoint.js';
+import { SCRATCH_BYTES } from './outbound.js';
+import type { Peer } from './peer.js';
+
+export type WireGuardRequest =
+  | { question: 'configure'; change: DeviceChange }
+  | { question: 'status' }
+  | { question: 'secrets' };
+
+export const createProtocol: CreateProtocol = ({ arena, mtu }, options) => {
+  const { memory } = arena;
+  const device = new Device({ ciphers: cipherSuite(arena), scratch: arena.reserve(SCRATCH_BYTES), mtu });
+  configure(device, options as DeviceChange, performance.now());
+  const protocol: TunnelProtocol<Peer> = {
+    outbox: device.outbox,
+    get nextDeadlineMs() {
+      return device.nextDeadlineMs;
+    },
+    route: (from, length) => device.peerFor(from, length),
+    seal: (peer, from, length, to, nowMs) => device.seal(peer, from, length, to, nowMs),
+    open: (from, length, to, source, nowMs) => {
+      // The type is 32 bits in little-endian; anything else than 1 to 4 is for the device to count.
+      if (memory[from] === MESSAGE_TRANSPORT || length < 4) {
+        const bytes = device.open(from, length, to, nowMs);
+        const peer = device.lastPeer;
+        if (peer !== undefined && !peer.endpoint?.isAt(memory, source)) peer.roam(Endpoint.at(memory, source));
+        return bytes;
+      }
+      device.handle(memory.slice(from, from + length), Endpoint.at(memory, source), nowMs);
+      return 0;
+    },
+    tick: (nowMs) => device.tick(nowMs),
+    call: (request, nowMs) => answer(device, request as WireGuardRequest, nowMs),
+    close: () => device.close(),
+  };
+  return protocol as TunnelProtocol;
+};
+
+function answer(device: Device, request: WireGuardRequest, nowMs: number): unknown {
+  if (request.question === 'configure') return configure(device, request.change, nowMs);
+  return request.question === 'status' ? device.status() : device.secrets();
+}
+
+/** The change is this thread's own copy: its keys are zeroed when the device has taken them. */
+function configure(device: Device, change: DeviceChange, nowMs: number): void {
+  try {
+    device.configure(change, nowMs);
+  } finally {
+    change.privateKey?.fill(0);
+    for (const { presharedKey } of change.peers ?? []) presharedKey?.fill(0);
+  }
+}
