@@ -4,7 +4,7 @@
  *
  *   tunnel.js [PART...] [KIND...] [rounds=7] [seconds=3]
  *
- * Parts: tcp udp latency idle. Kinds: veth wireguard-go openvpn this. Default: all of them. `profile=FOLDER` has node write
+ * Parts: tcp udp latency idle. Kinds: veth wireguard-go openvpn this this-1420. Default: all of them. `profile=FOLDER` has node write
  * CPU profiles of this tunnel's ends there.
  */
 import { availableParallelism, release } from 'node:os';

@@ -1,4 +1,8 @@
-/** What the tunnels' processes do when there is nothing to do: all of them at once, in a span without traffic. */
+/**
+ * What the tunnels' processes do when there is nothing to do: all of them at once, in spans without traffic. The middle one of
+ * three is told: what happens once, such as the end of a session's time, is in one of them only, what is periodic in each.
+ */
+import { median } from './statistics.js';
 import type { Tunnel } from './tunnel-kinds.js';
 import { cpuSeconds, wakeUps } from './tunnel-usage.js';
 
@@ -14,14 +18,20 @@ export interface IdleUse {
 /** After the last packet a WireGuard still answers within 10 s (keepalive) and asks after 15 s (new handshake). */
 export const QUIET_SECONDS = 20;
 
+const SPANS = 3;
+
 export async function idleUse(tunnels: readonly Tunnel[], seconds: number): Promise<IdleUse[]> {
   await sleep(QUIET_SECONDS);
-  const before = await Promise.all(processes(tunnels).map(read));
-  await sleep(seconds);
-  const after = await Promise.all(processes(tunnels).map(read));
+  const readings = [await Promise.all(processes(tunnels).map(read))];
+  for (let span = 0; span < SPANS; span++) {
+    await sleep(seconds);
+    readings.push(await Promise.all(processes(tunnels).map(read)));
+  }
   return processes(tunnels).map(({ tunnel, end }, index) => {
-    const grown = (figure: 'cpu' | 'wakes' | 'packets') =>
-      (after[index]?.[figure] ?? 0) - (before[index]?.[figure] ?? 0);
+    const grown = (figure: keyof Use) => {
+      const figures = readings.map((reading) => reading[index]?.[figure] ?? Number.NaN);
+      return median(figures.slice(1).map((after, span) => after - (figures[span] ?? Number.NaN)));
+    };
     return { tunnel, end, cpuMs: grown('cpu') * 1000, wakeUps: grown('wakes'), packets: grown('packets') };
   });
 }

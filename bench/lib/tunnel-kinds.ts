@@ -6,7 +6,9 @@
  *   wg0   10.7.0.1 ════════════════════════ wg0   10.7.0.2           wireguard-go
  *   ovpn0 10.8.0.1 ════════════════════════ ovpn0 10.8.0.2           OpenVPN
  *   our0  10.9.0.1 ════════════════════════ our0  10.9.0.2           this tunnel
+ *   our1  10.11.0.1 ═══════════════════════ our1  10.11.0.2          this tunnel with wireguard-go's MTU
  */
+import { tunnelMtu } from '../../src/cli/wireguard/mtu.js';
 import type { LabHost } from '../../test/lab/lib/host.js';
 import { startIperf } from '../../test/lab/lib/iperf3.js';
 import type { Lab } from '../../test/lab/lib/lab.js';
@@ -14,7 +16,7 @@ import { startOpenVpn } from '../../test/lab/lib/openvpn.js';
 import { startOurTunnel } from '../../test/lab/lib/our-tunnel.js';
 import { startWireGuardGo, type WireGuardPeer, wireGuardKeys } from '../../test/lab/lib/wireguard-go.js';
 
-export const KINDS = ['veth', 'wireguard-go', 'openvpn', 'this'] as const;
+export const KINDS = ['veth', 'wireguard-go', 'openvpn', 'this', 'this-1420'] as const;
 export type Kind = (typeof KINDS)[number];
 
 export const TITLES: Record<Kind, string> = {
@@ -22,7 +24,11 @@ export const TITLES: Record<Kind, string> = {
   'wireguard-go': 'wireguard-go',
   openvpn: 'OpenVPN',
   this: 'this tunnel',
+  'this-1420': 'this tunnel, MTU 1420',
 };
+
+/** Each kind of WireGuard has the MTU that it chooses itself for such a link; wireguard-go's is 1420. */
+const OUR_MTU = tunnelMtu([1500], false);
 
 export interface Tunnel {
   kind: Kind;
@@ -52,12 +58,15 @@ export async function buildTunnels(
   const [left, right] = await Promise.all([lab.host('left'), lab.host('right')]);
   await lab.link(left, 'eth0', ['192.0.2.1/24'], right, 'eth0', ['192.0.2.2/24']);
   const hosts = { left, right };
+  const ours = (mtu: number): Start => {
+    return (host, name, options) => startOurTunnel(host, name, { ...options, mtu, nodeOptions });
+  };
   const build: Record<Kind, () => Promise<Omit<Tunnel, 'kind' | 'left' | 'right'>>> = {
     veth: async () => ({ target: '192.0.2.2', device: 'eth0', pids: undefined, stop: async () => {} }),
     'wireguard-go': () => wireGuard(hosts, 'wg0', 7, startWireGuardGo),
     openvpn: () => openVpn(hosts),
-    this: () =>
-      wireGuard(hosts, 'our0', 9, (host, name, options) => startOurTunnel(host, name, { ...options, nodeOptions })),
+    this: () => wireGuard(hosts, 'our0', 9, ours(OUR_MTU)),
+    'this-1420': () => wireGuard(hosts, 'our1', 11, ours(1420)),
   };
   const tunnels: Tunnel[] = [];
   for (const kind of kinds) {

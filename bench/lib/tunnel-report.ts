@@ -93,7 +93,7 @@ export function printUse(tunnels: readonly Tunnel[], idle: readonly IdleUse[], s
   for (const { tunnel, end, megabytes, idle: use } of rows) {
     if (tunnel.kind !== 'this') continue;
     printWanted(`resident MB, ${end}`, megabytes, WANTED.residentMegabytes, 0);
-    if (use) printWanted(`wake-ups while idle, ${end}`, use.wakeUps, WANTED.wakeUps, 0);
+    if (use) printWanted(`wake-ups while idle, beyond timers, ${end}`, use.wakeUps, WANTED.wakeUps, 0);
   }
 }
 

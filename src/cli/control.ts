@@ -2,7 +2,7 @@
  * What vpnctl and a tunnel's process say to each other, over a socket LINK.control in the runtime folder: one JSON line there, one
  * back. Both ends belong to one user; the process still believes nothing that is longer or otherwise than it has to be.
  */
-import { readdirSync, unlinkSync } from 'node:fs';
+import { readdirSync, rmSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { isListening, type LocalServer, listenLocal } from './local-server.js';
@@ -56,7 +56,10 @@ export async function findTunnels(): Promise<FoundTunnel[]> {
     try {
       found.push({ path, status: await ask(path, 'status', STATUS_PATIENCE_MS) });
     } catch {
-      if (!(await isListening(path))) unlinkSync(path);
+      // Both sockets of a process that died.
+      for (const each of [path, path.replace(/\.control$/, '.sock')]) {
+        if (!(await isListening(each))) rmSync(each, { force: true });
+      }
     }
   }
   return found;

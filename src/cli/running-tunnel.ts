@@ -88,10 +88,14 @@ async function start(
   await runHooks(order, 'preUp', link, signal);
 
   const wireguard = await startWireGuard({ tunFd, socketFd: socket.fd, mtu, change });
-  undo.push('WireGuard', () => wireguard.close());
+  let isClosing = false;
+  undo.push('WireGuard', () => {
+    isClosing = true;
+    return wireguard.close();
+  });
   device = new TunnelDevice(wireguard, socket, protect);
   const ended = wireguard.ended.then((error) => {
-    isGone = error === undefined;
+    isGone = error === undefined && !isClosing;
     return error;
   });
 

@@ -14,6 +14,12 @@ const MAX_FOLDER_BYTES = 80;
 const OTHERS = 0o077;
 const WRITABLE_BY_OTHERS = 0o022;
 
+/** No folder can be had: EX_CANTCREAT of sysexits(3). */
+export class RuntimeFolderError extends Error {
+  override readonly name = 'RuntimeFolderError';
+  readonly exitCode = 73;
+}
+
 /** Exists, is no symbolic link, belongs to this user, and nobody else may do what `forbidden` says. */
 function isOwnFolder(path: string, uid: number, forbidden: number): boolean {
   const entry = lstatSync(path, { throwIfNoEntry: false });
@@ -40,7 +46,7 @@ export function runtimeFolders(uid = effectiveUid(), environment = process.env):
   return candidates(uid, environment).filter((path) => isOwnFolder(path, uid, OTHERS));
 }
 
-/** The one to use, made when it is not there. Throws an Error that says why none can be had. */
+/** The one to use, made when it is not there. Throws RuntimeFolderError. */
 export function makeRuntimeFolder(uid = effectiveUid(), environment = process.env): string {
   const paths = candidates(uid, environment);
   for (const path of paths) {
@@ -51,5 +57,5 @@ export function makeRuntimeFolder(uid = effectiveUid(), environment = process.en
     }
     if (isOwnFolder(path, uid, OTHERS)) return path;
   }
-  throw new Error(`no folder for sockets: ${paths.join(', ')}: not uid ${uid}'s own with mode 0700`);
+  throw new RuntimeFolderError(`no folder for sockets: ${paths.join(', ')}: not uid ${uid}'s own with mode 0700`);
 }

@@ -1,5 +1,6 @@
 /** The life of a tunnel in this process: until a signal, `vpnctl down`, or the end of its VPN. */
 import { BusinessError } from '../model/errors.js';
+import { RuntimeFolderError } from './runtime-folder.js';
 import { type RunningTunnel, startTunnel } from './running-tunnel.js';
 import { note } from './tunnel-log.js';
 import type { TunnelOrder } from './tunnel-order.js';
@@ -11,7 +12,7 @@ const FAREWELL_MS = 1_000;
 
 /** sysexits(3) where it fits: 69 when the service cannot be reached, what a file's problem says; otherwise 1. */
 export function exitCodeOf(error: unknown): number {
-  if (error instanceof FileProblem) return error.exitCode;
+  if (error instanceof FileProblem || error instanceof RuntimeFolderError) return error.exitCode;
   return error instanceof BusinessError && error.code === 2200002 ? 69 : 1;
 }
 

@@ -15,6 +15,8 @@ export interface TunnelOrder {
   mtu: number;
   /** Its keys are those of `file`. */
   change: DeviceChange;
+  /** Where the process writes its lines; absent in the foreground. */
+  log?: string;
   /** By host name, all addresses it had. */
   addresses: ReadonlyMap<string, readonly string[]>;
 }

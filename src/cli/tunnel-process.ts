@@ -2,6 +2,7 @@
  * The process of one tunnel, started by `vpnctl up` in a session of its own: the order comes over standard input, the result goes
  * over descriptor 3 as one JSON line, and standard error is the log. Who started it can give up by closing descriptor 3.
  */
+import { rmSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { exitCodeOf, live } from './tunnel-life.js';
 import { note } from './tunnel-log.js';
@@ -35,10 +36,14 @@ try {
     note(`${link}: up, ${order.name}`);
     tell({ link, socket });
   });
+  // What went well leaves nothing behind.
+  if (code === 0 && order.log !== undefined) rmSync(order.log, { force: true });
   process.exit(code);
 } catch (error) {
   const message = error instanceof Error ? error.message : String(error);
   note(message);
-  tell({ exitCode: exitCodeOf(error), message });
-  result.on('close', () => process.exit(exitCodeOf(error)));
+  const exitCode = exitCodeOf(error);
+  tell({ exitCode, message });
+  if (result.destroyed) process.exit(exitCode);
+  result.on('close', () => process.exit(exitCode));
 }

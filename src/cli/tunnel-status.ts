@@ -23,7 +23,9 @@ export interface TunnelStatus {
   cipher: string;
   /** What the kernel does for the tunnel, as its driver found out. */
   offload: Record<string, unknown>;
+  /** What happened to datagrams and packets, and how many system calls carried how many. */
   counters: Record<string, number>;
+  traffic: Record<string, number>;
   peers: TunnelPeer[];
 }
 
@@ -47,7 +49,7 @@ export interface TunnelPeer {
 /** The process's side. */
 export function describeTunnel(
   own: Pick<TunnelStatus, 'name' | 'file' | 'link' | 'pid' | 'since' | 'listenPort' | 'socket'>,
-  { publicKey, cipher, offload, counters, peers }: WireGuardStatus,
+  { publicKey, cipher, offload, counters, traffic, peers }: WireGuardStatus,
   filePeers: readonly QuickPeer[],
 ): TunnelStatus {
   const text = (key: Uint8Array) => Buffer.from(key).toString('base64');
@@ -58,6 +60,7 @@ export function describeTunnel(
     cipher,
     offload: { ...offload },
     counters: { ...counters },
+    traffic: { ...traffic },
     peers: peers.map(({ publicKey: key, endpoint, lastHandshakeMs, ...rest }) => {
       const host = named.get(text(key));
       return {

@@ -95,15 +95,15 @@ const RESULT = 3;
 /** In a session of its own, so that it outlives the terminal. Its keys go through the pipe; its name is for ps. */
 async function startProcess(order: TunnelOrder): Promise<{ link: string; log: string }> {
   const log = join(makeRuntimeFolder(), `${order.name}.log`);
-  const { O_WRONLY, O_APPEND, O_CREAT, O_TRUNC, O_NOFOLLOW } = constants;
-  const logFd = openSync(log, O_WRONLY | O_APPEND | O_CREAT | O_TRUNC | O_NOFOLLOW, 0o600);
+  const { O_WRONLY, O_APPEND, O_CREAT, O_NOFOLLOW } = constants;
+  const logFd = openSync(log, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW, 0o600);
   const child = spawn(process.execPath, [PROGRAM, order.name], {
     detached: true,
     cwd: '/',
     stdio: ['pipe', logFd, logFd, 'pipe'],
   });
   closeSync(logFd);
-  const bytes = encodeOrder(order);
+  const bytes = encodeOrder({ ...order, log });
   // A process that ends before it has read says why in its result, or in its log.
   child.stdin?.on('error', () => {});
   (child.stdin as Writable).end(bytes, () => bytes.fill(0));

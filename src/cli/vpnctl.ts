@@ -134,7 +134,7 @@ function parsed<T>(parse: (words: string[]) => T, words: string[]): T {
 function failWith(error: unknown): never {
   if (error instanceof BusinessError) fail(error.code === 2200002 ? 69 : 1, error.message);
   if (error instanceof Error && 'exitCode' in error) fail(Number(error.exitCode), error.message);
-  if (error instanceof KernelError) fail(1, error.message);
+  if (error instanceof KernelError || (error instanceof Error && 'syscall' in error)) fail(1, error.message);
   throw error;
 }
 

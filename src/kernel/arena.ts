@@ -14,8 +14,9 @@ export class Arena {
   readonly address: number;
   #used = 0;
 
-  constructor(bytes: number) {
-    this.memory = new Uint8Array(new ArrayBuffer(bytes));
+  /** `buffer`: never resized or detached, such as that of a WebAssembly.Memory that cannot grow. */
+  constructor(buffer: number | ArrayBuffer) {
+    this.memory = new Uint8Array(typeof buffer === 'number' ? new ArrayBuffer(buffer) : buffer);
     this.view = new DataView(this.memory.buffer);
     this.address = Number(addressOf(this.memory));
     arenas.push(this);

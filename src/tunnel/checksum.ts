@@ -4,16 +4,20 @@
  * of node's is little-endian but s390x, which is refused where the data path starts.
  */
 
+import type { SumBlocks } from './checksum-simd.js';
+
 /** The same memory in units of one, two and four bytes. Offsets are always in bytes. */
 export class Words {
   readonly bytes: Uint8Array;
   readonly view: DataView;
   readonly u16: Uint16Array;
   readonly i32: Int32Array;
+  readonly sumBlocks: SumBlocks | undefined;
 
-  /** `memory` must begin its ArrayBuffer. */
-  constructor(memory: Uint8Array) {
+  /** `memory` must begin its ArrayBuffer. `sumBlocks`: made for it, where the processor has vectors. */
+  constructor(memory: Uint8Array, sumBlocks?: SumBlocks) {
     this.bytes = memory;
+    this.sumBlocks = sumBlocks;
     this.view = new DataView(memory.buffer);
     this.u16 = new Uint16Array(memory.buffer);
     this.i32 = new Int32Array(memory.buffer);
@@ -21,7 +25,7 @@ export class Words {
 }
 
 /** The sum of at most 65,535 bytes, below 2^32 and not folded. */
-export function sum({ bytes, u16, i32 }: Words, offset: number, length: number): number {
+export function sum({ bytes, u16, i32, sumBlocks }: Words, offset: number, length: number): number {
   let at = offset;
   let left = length;
   let low = 0;
@@ -31,6 +35,12 @@ export function sum({ bytes, u16, i32 }: Words, offset: number, length: number):
     low = (bytes[at] ?? 0) << 8;
     at++;
     left--;
+  }
+  if (sumBlocks !== undefined && left >= 64) {
+    const end = at + (left & ~63);
+    low += sumBlocks(at, end) >>> 0;
+    at = end;
+    left &= 63;
   }
   if ((at & 2) === 2 && left >= 2) {
     low += u16[at >> 1] ?? 0;

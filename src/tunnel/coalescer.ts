@@ -19,6 +19,7 @@ import {
   VNET_HEADER_BYTES,
 } from '../kernel/tun-offload.js';
 import { fold, sum, swap16, Words } from './checksum.js';
+import type { SumBlocks } from './checksum-simd.js';
 import { IPPROTO_TCP, IPPROTO_UDP, TCP_ACK, TCP_PSH } from './transport-header.js';
 
 /** An IP packet's length field. */
@@ -64,8 +65,9 @@ export class Coalescer {
     { runs }: CoalescerPlaces,
     { vnetHeader, udp }: { vnetHeader: boolean; udp: boolean },
     write: (at: number, length: number) => void,
+    sumBlocks?: SumBlocks,
   ) {
-    this.#words = new Words(memory);
+    this.#words = new Words(memory, sumBlocks);
     this.#write = write;
     this.#vnetBytes = vnetHeader ? VNET_HEADER_BYTES : 0;
     this.#canJoinUdp = udp;

@@ -9,6 +9,7 @@
 import type { Arena } from '../kernel/arena.js';
 import { errno, libcAt } from '../kernel/ffi.js';
 import { VNET_HEADER_BYTES } from '../kernel/tun-offload.js';
+import type { SumBlocks } from './checksum-simd.js';
 import { Coalescer, RUN_BYTES } from './coalescer.js';
 import type { TunnelCounters } from './counters.js';
 import { type Destination, MAX_OVERHEAD, type TunnelProtocol } from './protocol.js';
@@ -41,6 +42,8 @@ export interface DataPathOptions {
   /** The TUN has IFF_VNET_HDR; and the kernel joins UDP datagrams as well. */
   offload: { vnetHeader: boolean; udp: boolean };
   counters: TunnelCounters;
+  /** Adds up bytes of the arena for checksums. */
+  sumBlocks?: SumBlocks | undefined;
 }
 
 export class DataPath {
@@ -70,16 +73,23 @@ export class DataPath {
   #isEnding = false;
   readonly #ready: [tun: number, socket: number, wake: number] = [0, 0, 0];
 
-  constructor({ arena, tunFd, socketFd, wakeFd, offload, counters }: DataPathOptions, protocol: TunnelProtocol) {
+  constructor(options: DataPathOptions, protocol: TunnelProtocol) {
+    const { arena, tunFd, socketFd, wakeFd, offload, counters, sumBlocks } = options;
     this.#arena = arena;
     this.#tunFd = tunFd;
     this.#socketFd = socketFd;
     this.#counters = counters;
     this.#protocol = protocol;
     this.#vnetBytes = offload.vnetHeader ? VNET_HEADER_BYTES : 0;
-    this.#segmenter = new Segmenter(arena.memory);
+    this.#segmenter = new Segmenter(arena.memory, sumBlocks);
     const runs = [arena.reserve(RUN_BYTES), arena.reserve(RUN_BYTES)] as const;
-    this.#coalescer = new Coalescer(arena.memory, { runs }, offload, (at, length) => this.#writeTun(at, length));
+    this.#coalescer = new Coalescer(
+      arena.memory,
+      { runs },
+      offload,
+      (at, length) => this.#writeTun(at, length),
+      sumBlocks,
+    );
     this.#sender = new Sender(arena, socketFd, canSegment(socketFd), counters);
     this.#receiver = new Receiver(arena, socketFd);
     // 64 bytes in front for the vnet header: the packet itself is aligned. Behind, room for a protocol's padding.

@@ -14,6 +14,7 @@ import {
   VIRTIO_NET_HDR_GSO_UDP_L4,
 } from '../kernel/tun-offload.js';
 import { fold, sum, sum32, swap16, Words } from './checksum.js';
+import type { SumBlocks } from './checksum-simd.js';
 import { IPPROTO_TCP, IPPROTO_UDP, TCP_CWR, TCP_FIN, TCP_PSH } from './transport-header.js';
 
 /** IPv4 or IPv6 with extension headers, and TCP with options. */
@@ -43,8 +44,8 @@ export class Segmenter {
   #sequence = 0;
   #flags = 0;
 
-  constructor(memory: Uint8Array) {
-    this.#words = new Words(memory);
+  constructor(memory: Uint8Array, sumBlocks?: SumBlocks) {
+    this.#words = new Words(memory, sumBlocks);
   }
 
   /** A packet of `length` bytes at `at` with its header at `vnetAt`. False: it is none that can be cut; drop it. */

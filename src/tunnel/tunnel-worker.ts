@@ -3,6 +3,7 @@ import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from '
 import { Arena } from '../kernel/arena.js';
 import { libc } from '../kernel/ffi.js';
 import { probeOffload, TUN_F_TSO4, TUN_F_USO4, vnetHeaderOf } from '../kernel/tun-offload.js';
+import { type SumBlocks, sumBlocksIn, wasmMemory } from './checksum-simd.js';
 import { TunnelCounters } from './counters.js';
 import { DataPath } from './data-path.js';
 import type { CreateProtocol, TunnelProtocol } from './protocol.js';
@@ -16,7 +17,8 @@ async function run(port: MessagePort, input: TunnelInput): Promise<void> {
   const { tunFd, wakeFd, stop } = input;
   let { socketFd } = input;
   const { createProtocol } = (await import(input.protocol)) as { createProtocol: CreateProtocol };
-  const arena = new Arena(ARENA_BYTES);
+  const memory = wasmMemory(ARENA_BYTES);
+  const arena = new Arena(memory.buffer);
   const counters = new TunnelCounters();
   const protocol = createProtocol({ arena, mtu: input.mtu }, input.options);
   try {
@@ -26,7 +28,10 @@ async function run(port: MessagePort, input: TunnelInput): Promise<void> {
       tcp: (flags & TUN_F_TSO4) !== 0,
       udp: (flags & TUN_F_USO4) !== 0,
     };
-    const path = new DataPath({ arena, tunFd, socketFd, wakeFd, offload, counters }, protocol);
+    const path = new DataPath(
+      { arena, tunFd, socketFd, wakeFd, offload, counters, sumBlocks: sumBlocks(memory) },
+      protocol,
+    );
     const answer = (request: TunnelRequest): unknown => {
       if (request.kind === 'call') return protocol.call(request.request, performance.now());
       if (request.kind === 'socket') {
@@ -55,6 +60,15 @@ function replyTo(request: TunnelRequest, answer: (request: TunnelRequest) => unk
     return { id: request.id, result: answer(request) };
   } catch (error) {
     return { id: request.id, error: (error as Error).message };
+  }
+}
+
+/** Undefined on a processor without vectors: the loop does it then. */
+function sumBlocks(memory: Parameters<typeof sumBlocksIn>[0]): SumBlocks | undefined {
+  try {
+    return sumBlocksIn(memory);
+  } catch {
+    return undefined;
   }
 }
 

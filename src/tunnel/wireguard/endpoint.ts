@@ -20,9 +20,12 @@ const MAPPED_PREFIX_BYTES = 12;
 export class Endpoint {
   /** 28 bytes; nobody writes to them. */
   readonly sockaddr: Uint8Array;
+  /** The same in words, for comparing. */
+  readonly #words: DataView;
 
   private constructor(sockaddr: Uint8Array) {
     this.sockaddr = sockaddr;
+    this.#words = new DataView(sockaddr.buffer, sockaddr.byteOffset, SOCKADDR_BYTES);
   }
 
   /** Throws an Error for what is no strict literal, no port of 1 to 65535, or no scope id of 32 bits. */
@@ -64,7 +67,7 @@ export class Endpoint {
 
   /** The index of the link, for link-local addresses; otherwise 0. */
   get scopeId(): number {
-    return new DataView(this.sockaddr.buffer, this.sockaddr.byteOffset).getUint32(SCOPE_ID, true);
+    return this.#words.getUint32(SCOPE_ID, true);
   }
 
   get isIpv4(): boolean {
@@ -79,14 +82,14 @@ export class Endpoint {
   }
 
   /** Is the sockaddr_in6 at `offset` this one? The flow info is not compared. Asked for every datagram that arrives. */
-  isAt(memory: Uint8Array, offset: number): boolean {
-    const own = this.sockaddr;
+  isAt(memory: DataView, offset: number): boolean {
+    const own = this.#words;
     // The low bytes of the address first: they differ where anything does.
-    for (let at = SOCKADDR_BYTES - 1; at >= ADDRESS; at--) if (own[at] !== memory[offset + at]) return false;
-    return own[PORT] === memory[offset + PORT] && own[PORT + 1] === memory[offset + PORT + 1];
+    for (let at = SCOPE_ID; at >= ADDRESS; at -= 4) if (own.getInt32(at) !== memory.getInt32(offset + at)) return false;
+    return own.getInt16(PORT) === memory.getInt16(offset + PORT);
   }
 
   equals(other: Endpoint): boolean {
-    return this === other || this.isAt(other.sockaddr, 0);
+    return this === other || this.isAt(other.#words, 0);
   }
 }

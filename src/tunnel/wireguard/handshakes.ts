@@ -148,7 +148,7 @@ export class Handshakes {
   #response(message: Uint8Array, source: Endpoint, nowMs: number): void {
     const { ciphers, indexes, outbound, counters, admission, wallClockMs } = this.#surroundings;
     const identity = this.#identity;
-    // Whoever is not on the path does not know the index, so that no flood gets further.
+    // Whoever is not on the path does not know the index, so that no flood gets further, and mac2 is not wanted.
     const peer = indexes.initiatorAt(receiverIndex(message) | 0);
     if (!identity || !peer?.initiation) {
       counters.badResponse++;

@@ -17,7 +17,7 @@ export type WireGuardRequest =
   | { question: 'secrets' };
 
 export const createProtocol: CreateProtocol = ({ arena, mtu }, options) => {
-  const { memory } = arena;
+  const { memory, view } = arena;
   const device = new Device({ ciphers: cipherSuite(arena), scratch: arena.reserve(SCRATCH_BYTES), mtu });
   configure(device, options as DeviceChange, performance.now());
   const protocol: TunnelProtocol<Peer> = {
@@ -32,7 +32,7 @@ export const createProtocol: CreateProtocol = ({ arena, mtu }, options) => {
       if (memory[from] === MESSAGE_TRANSPORT || length < 4) {
         const bytes = device.open(from, length, to, nowMs);
         const peer = device.lastPeer;
-        if (peer !== undefined && !peer.endpoint?.isAt(memory, source)) peer.roam(Endpoint.at(memory, source));
+        if (peer !== undefined && !peer.endpoint?.isAt(view, source)) peer.roam(Endpoint.at(memory, source));
         return bytes;
       }
       device.handle(memory.slice(from, from + length), Endpoint.at(memory, source), nowMs);

@@ -264,9 +264,12 @@ export function printUapiDevice({ privateKey, listenPort, peers }: UapiDevice): 
   return `${lines.map((line) => `${line}\n`).join('')}${printUapiErrno(0)}`;
 }
 
-/** The answer to a set, or to what was wrong with a request. */
+/**
+ * The answer to a set, or to what was wrong with a request. The number is negative, which the standard does not say: so it is sent
+ * by wireguard-go and read by wg(8), which would not know a positive one.
+ */
 export function printUapiErrno(errno: number): string {
-  return `errno=${errno}\n\n`;
+  return `errno=${errno === 0 ? 0 : -errno}\n\n`;
 }
 
 /** @example endpointText({ address: 'fe80::1', port: 51820, scopeId: 2 }) // '[fe80::1%2]:51820' */

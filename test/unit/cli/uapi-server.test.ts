@@ -69,15 +69,15 @@ test('what is wrong comes back as an errno, and the connection goes on', async (
       throw new Error('private_key=secret');
     },
   });
-  assert.equal(await ask('set=1\ncolour=red\n\nget=1\n\n'), `errno=${EINVAL}\n\nlisten_port=51820\nerrno=0\n\n`);
-  assert.equal(await ask('set=1\nlisten_port=1\n\n'), `errno=${EADDRINUSE}\n\n`);
-  assert.equal(await ask('set=1\nlisten_port=2\n\n'), `errno=${EIO}\n\n`);
-  assert.equal(await ask('\n'), `errno=${EPROTO}\n\n`);
+  assert.equal(await ask('set=1\ncolour=red\n\nget=1\n\n'), `errno=-${EINVAL}\n\nlisten_port=51820\nerrno=0\n\n`);
+  assert.equal(await ask('set=1\nlisten_port=1\n\n'), `errno=-${EADDRINUSE}\n\n`);
+  assert.equal(await ask('set=1\nlisten_port=2\n\n'), `errno=-${EIO}\n\n`);
+  assert.equal(await ask('\n'), `errno=-${EPROTO}\n\n`);
 });
 
 test('a line without an end closes the connection, with its errno', async (t) => {
   const { ask } = await serve(t, {});
-  assert.equal(await ask('x'.repeat(MAX_UAPI_LINE_BYTES + 1)), `errno=${EMSGSIZE}\n\n`);
+  assert.equal(await ask('x'.repeat(MAX_UAPI_LINE_BYTES + 1)), `errno=-${EMSGSIZE}\n\n`);
 });
 
 test('sets of one client are made one after the other', async (t) => {

@@ -3,7 +3,8 @@ import { test } from 'node:test';
 import { Admission, KnownSources } from '../../../../src/tunnel/wireguard/admission.js';
 import { Endpoint } from '../../../../src/tunnel/wireguard/endpoint.js';
 
-const stranger = (index: number): Endpoint => Endpoint.of(`198.51.${(index >>> 8) & 255}.${index & 255}`, 1 + (index >>> 16));
+const stranger = (index: number): Endpoint =>
+  Endpoint.of(`198.51.${(index >>> 8) & 255}.${index & 255}`, 1 + (index >>> 16));
 const friend = Endpoint.of('192.0.2.1', 51820);
 
 function acquainted(): Admission {
@@ -32,7 +33,10 @@ test('strangers use up every budget but for what is kept for the endpoints of pe
 
 test('there is load when half of the handshakes is used, and until a second after', () => {
   const admission = acquainted();
-  assert.equal(count(60, () => admission.mayShakeHands(stranger(1), 0)), 60);
+  assert.equal(
+    count(60, () => admission.mayShakeHands(stranger(1), 0)),
+    60,
+  );
   assert.equal(admission.isUnderLoad(0), false);
   assert.equal(admission.mayShakeHands(stranger(1), 0), true);
   assert.equal(admission.isUnderLoad(0), true);

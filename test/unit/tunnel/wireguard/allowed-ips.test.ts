@@ -58,17 +58,18 @@ function lookup(table: AllowedIps<Owner>, address: string): Owner | undefined {
 }
 
 /** Addresses that share many of their first bits, so that prefixes nest. */
-const address4 = fc.integer({ min: 0, max: 255 }).chain((last) =>
-  fc.constantFrom(`10.0.0.${last}`, `10.0.${last}.1`, `10.${last}.0.0`, `${last}.0.0.0`, `138.0.0.${last}`),
-);
+const address4 = fc
+  .integer({ min: 0, max: 255 })
+  .chain((last) =>
+    fc.constantFrom(`10.0.0.${last}`, `10.0.${last}.1`, `10.${last}.0.0`, `${last}.0.0.0`, `138.0.0.${last}`),
+  );
 const address6 = fc.integer({ min: 0, max: 0xffff }).chain((group) => {
   const hex = group.toString(16);
   return fc.constantFrom(`2001:db8::${hex}`, `2001:db8:0:${hex}::`, `${hex}::1`, `2001:db8::${hex}:0:0`, `::${hex}`);
 });
-const prefix = fc.oneof(
-  fc.tuple(address4, fc.integer({ min: 0, max: 32 })),
-  fc.tuple(address6, fc.integer({ min: 0, max: 128 })),
-).map(([address, length]): Prefix => ({ address: clearHostBits(address, length), prefixLength: length }));
+const prefix = fc
+  .oneof(fc.tuple(address4, fc.integer({ min: 0, max: 32 })), fc.tuple(address6, fc.integer({ min: 0, max: 128 })))
+  .map(([address, length]): Prefix => ({ address: clearHostBits(address, length), prefixLength: length }));
 const owner = fc.constantFrom('alice', 'bob', 'carol');
 const operation = fc.oneof(
   { weight: 6, arbitrary: fc.tuple(fc.constant('insert' as const), prefix, owner) },
@@ -99,7 +100,8 @@ test('the trie agrees with a list of prefixes after any sequence of changes', ()
         }
         for (const each of ['alice', 'bob', 'carol']) assert.deepEqual(table.listOf(each), naive.listOf(each));
         const ends = [...naive.prefixes.values()].map((each) => each.prefix.address);
-        for (const address of [...addresses, ...ends]) assert.equal(lookup(table, address), naive.lookup(address), address);
+        for (const address of [...addresses, ...ends])
+          assert.equal(lookup(table, address), naive.lookup(address), address);
       },
     ),
     { numRuns: 300 },
@@ -108,10 +110,17 @@ test('the trie agrees with a list of prefixes after any sequence of changes', ()
 
 test('the longest prefix wins, and its loss gives the address back to the next longer one', () => {
   const table = new AllowedIps<Owner>();
-  for (const [text, whose] of [['0.0.0.0/0', 'alice'], ['10.0.0.0/8', 'bob'], ['10.1.2.3/32', 'carol']] as const) {
+  for (const [text, whose] of [
+    ['0.0.0.0/0', 'alice'],
+    ['10.0.0.0/8', 'bob'],
+    ['10.1.2.3/32', 'carol'],
+  ] as const) {
     table.insert(parse(text), whose);
   }
-  assert.deepEqual(['10.1.2.3', '10.1.2.4', '11.0.0.0'].map((each) => lookup(table, each)), ['carol', 'bob', 'alice']);
+  assert.deepEqual(
+    ['10.1.2.3', '10.1.2.4', '11.0.0.0'].map((each) => lookup(table, each)),
+    ['carol', 'bob', 'alice'],
+  );
   table.removeAll('bob');
   assert.equal(lookup(table, '10.1.2.4'), 'alice');
   table.removeAll('carol');

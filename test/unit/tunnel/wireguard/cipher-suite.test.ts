@@ -16,7 +16,13 @@ function sealed(counter: bigint, plain: Uint8Array): Buffer {
 test('the nonce is four zero bytes and the counter, low half first', () => {
   const memory = new Uint8Array(200);
   const plain = Buffer.from('Ladies and Gentlemen of the class of ’99');
-  for (const [low, high] of [[0, 0], [1, 0], [0xffff_ffff, 0], [0, 1], [7, 0xffff_ffff]] as const) {
+  for (const [low, high] of [
+    [0, 0],
+    [1, 0],
+    [0xffff_ffff, 0],
+    [0, 1],
+    [7, 0xffff_ffff],
+  ] as const) {
     memory.set(plain, 10);
     nodeCipherSuite(memory).forKey(key, 'seal').seal(low, high, 10, plain.length, 100);
     const expected = sealed((BigInt(high) << 32n) | BigInt(low), plain);

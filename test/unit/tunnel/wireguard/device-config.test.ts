@@ -15,8 +15,28 @@ test('a prefix is an address with or without a length, and loses its host bits',
 });
 
 test('what is no prefix is none', () => {
-  const wrong = ['', '/', '/8', '10.0.0.0/', '10.0.0.0/33', '::/129', '10.0.0.0/-1', '10.0.0.0/+8', '10.0.0.0/8 ', ' ::/0'];
-  for (const text of [...wrong, '10.0.0/8', '010.0.0.0/8', '10.0.0.0/0x8', '10.0.0.0/8/8', '::/1e1', 'fe80::%1/64', 'all']) {
+  const wrong = [
+    '',
+    '/',
+    '/8',
+    '10.0.0.0/',
+    '10.0.0.0/33',
+    '::/129',
+    '10.0.0.0/-1',
+    '10.0.0.0/+8',
+    '10.0.0.0/8 ',
+    ' ::/0',
+  ];
+  for (const text of [
+    ...wrong,
+    '10.0.0/8',
+    '010.0.0.0/8',
+    '10.0.0.0/0x8',
+    '10.0.0.0/8/8',
+    '::/1e1',
+    'fe80::%1/64',
+    'all',
+  ]) {
     assert.equal(parseAllowedIp(text), undefined, JSON.stringify(text));
   }
 });
@@ -38,8 +58,14 @@ test('each field that is wrong is named, with its value unless that is a key', (
     [{ presharedKey: new Uint8Array(33) }, 'peers[3].presharedKey: has 33 bytes, not 32'],
     [{ endpoint: { address: 'a.example', port: 1 } }, 'peers[3].endpoint: "a.example" is not an IP address'],
     [{ endpoint: { address: '::1', port: 0 } }, 'peers[3].endpoint: 0 is not a port'],
-    [{ persistentKeepaliveSeconds: 65_536 }, 'peers[3].persistentKeepaliveSeconds: 65536 is not a number of seconds from 0 to 65535'],
-    [{ persistentKeepaliveSeconds: 0.5 }, 'peers[3].persistentKeepaliveSeconds: 0.5 is not a number of seconds from 0 to 65535'],
+    [
+      { persistentKeepaliveSeconds: 65_536 },
+      'peers[3].persistentKeepaliveSeconds: 65536 is not a number of seconds from 0 to 65535',
+    ],
+    [
+      { persistentKeepaliveSeconds: 0.5 },
+      'peers[3].persistentKeepaliveSeconds: 0.5 is not a number of seconds from 0 to 65535',
+    ],
     [{ allowedIps: ['::/0', '10.0.0.300/8'] }, 'peers[3].allowedIps[1]: "10.0.0.300/8" is no IP prefix'],
     [{ removeAllowedIps: ['x'] }, 'peers[3].removeAllowedIps[0]: "x" is no IP prefix'],
   ];

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { nodeCipherSuite } from '../../../../src/tunnel/wireguard/cipher-suite.js';
-import type { DeviceChange } from '../../../../src/tunnel/wireguard/device-config.js';
 import { Device } from '../../../../src/tunnel/wireguard/device.js';
+import type { DeviceChange } from '../../../../src/tunnel/wireguard/device-config.js';
 import { generatePrivateKey, publicKeyOf } from '../../../../src/tunnel/wireguard/x25519.js';
 import { Pair } from './lib/pair.js';
 
@@ -58,8 +58,11 @@ test('status tells everything that was configured, but no secret', () => {
       allowedIps: [],
     },
   ]);
-  const text = JSON.stringify([status, made], (_, value) => (value instanceof Uint8Array ? Buffer.from(value).toString('hex') : value));
-  for (const secret of [privateKey, presharedKey]) assert.equal(text.includes(Buffer.from(secret).toString('hex')), false);
+  const text = JSON.stringify([status, made], (_, value) =>
+    value instanceof Uint8Array ? Buffer.from(value).toString('hex') : value,
+  );
+  for (const secret of [privateKey, presharedKey])
+    assert.equal(text.includes(Buffer.from(secret).toString('hex')), false);
 });
 
 test('secrets() tells the keys, as copies', () => {
@@ -83,7 +86,9 @@ test('the caller may zero the keys that it gave', () => {
 test('what a change does not mention stays as it is', () => {
   const made = device({
     privateKey,
-    peers: [{ publicKey: alice, presharedKey, endpoint: { address: '192.0.2.1', port: 5 }, allowedIps: ['10.0.0.0/8'] }],
+    peers: [
+      { publicKey: alice, presharedKey, endpoint: { address: '192.0.2.1', port: 5 }, allowedIps: ['10.0.0.0/8'] },
+    ],
   });
   const before = made.status();
   made.configure({ peers: [{ publicKey: alice }] }, 1);
@@ -92,13 +97,26 @@ test('what a change does not mention stays as it is', () => {
 });
 
 test('a prefix moves from peer to peer, is taken away alone or with all of its peer', () => {
-  const made = device({ peers: [{ publicKey: alice, allowedIps: ['10.0.0.0/8', '::/0'] }, { publicKey: bob, allowedIps: ['10.0.0.0/8'] }] });
+  const made = device({
+    peers: [
+      { publicKey: alice, allowedIps: ['10.0.0.0/8', '::/0'] },
+      { publicKey: bob, allowedIps: ['10.0.0.0/8'] },
+    ],
+  });
   assert.deepEqual(allowed(made), [['::/0'], ['10.0.0.0/8']]);
   made.configure({ peers: [{ publicKey: alice, replaceAllowedIps: true, allowedIps: ['10.1.0.0/16'] }] }, 0);
   assert.deepEqual(allowed(made), [['10.1.0.0/16'], ['10.0.0.0/8']]);
   made.configure({ peers: [{ publicKey: alice, removeAllowedIps: ['10.0.0.0/8', '10.1.0.0/16'] }] }, 0);
   assert.deepEqual(allowed(made), [[], ['10.0.0.0/8']]);
-  made.configure({ peers: [{ publicKey: bob, remove: true }, { publicKey: bob, allowedIps: ['10.2.0.0/16'] }] }, 0);
+  made.configure(
+    {
+      peers: [
+        { publicKey: bob, remove: true },
+        { publicKey: bob, allowedIps: ['10.2.0.0/16'] },
+      ],
+    },
+    0,
+  );
   assert.deepEqual(allowed(made), [[], ['10.2.0.0/16']]);
 });
 
@@ -134,10 +152,22 @@ test('a change with anything wrong in it changes nothing at all', () => {
   };
   const wrong: [DeviceChange, RegExp][] = [
     [{ ...good, privateKey: new Uint8Array(3) }, /^Error: privateKey: has 3 bytes, not 32$/],
-    [{ ...good, peers: [...(good.peers ?? []), { publicKey: bob, allowedIps: ['x'] }] }, /^Error: peers\[1\]\.allowedIps\[0\]: "x" is no IP prefix$/],
-    [{ ...good, peers: [{ publicKey: publicKeyOf(privateKey) }] }, /^Error: peers\[0\]\.publicKey: is this device's own$/],
-    [{ ...good, peers: [{ publicKey: new Uint8Array(32) }] }, /^Error: peers\[0\]\.publicKey: is of low order, and no key$/],
-    [{ peers: [{ publicKey: bobOfPair, remove: true }, { publicKey: pair.alice.publicKey }] }, /peers\[1\]\.publicKey: is this device's own/],
+    [
+      { ...good, peers: [...(good.peers ?? []), { publicKey: bob, allowedIps: ['x'] }] },
+      /^Error: peers\[1\]\.allowedIps\[0\]: "x" is no IP prefix$/,
+    ],
+    [
+      { ...good, peers: [{ publicKey: publicKeyOf(privateKey) }] },
+      /^Error: peers\[0\]\.publicKey: is this device's own$/,
+    ],
+    [
+      { ...good, peers: [{ publicKey: new Uint8Array(32) }] },
+      /^Error: peers\[0\]\.publicKey: is of low order, and no key$/,
+    ],
+    [
+      { peers: [{ publicKey: bobOfPair, remove: true }, { publicKey: pair.alice.publicKey }] },
+      /peers\[1\]\.publicKey: is this device's own/,
+    ],
     [{ privateKey: pair.bob.privateKey }, /^Error: privateKey: one of the peers has its public key$/],
   ];
   for (const [change, message] of wrong) {
@@ -147,7 +177,10 @@ test('a change with anything wrong in it changes nothing at all', () => {
   pair.send(pair.alice);
   pair.run(100);
   assert.equal(pair.take(pair.bob).length, 1, 'and the session is still there');
-  made.configure({ privateKey: pair.bob.privateKey, peers: [{ publicKey: bobOfPair, remove: true }] }, pair.alice.nowMs);
+  made.configure(
+    { privateKey: pair.bob.privateKey, peers: [{ publicKey: bobOfPair, remove: true }] },
+    pair.alice.nowMs,
+  );
 });
 
 test('keys of low order are refused without a private key as well', () => {

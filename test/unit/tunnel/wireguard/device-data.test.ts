@@ -6,8 +6,8 @@ import { nodeCipherSuite } from '../../../../src/tunnel/wireguard/cipher-suite.j
 import { Device } from '../../../../src/tunnel/wireguard/device.js';
 import { Endpoint } from '../../../../src/tunnel/wireguard/endpoint.js';
 import { MAX_PACKET_BYTES } from '../../../../src/tunnel/wireguard/outbound.js';
-import { KEEPALIVE, kindOf, Pair } from './lib/pair.js';
 import { ipPacket } from './lib/packets.js';
+import { KEEPALIVE, kindOf, Pair } from './lib/pair.js';
 
 /** Somewhere in a host's memory that the host itself does not use at that moment. */
 const PACKET = 66_000;
@@ -32,7 +32,13 @@ const toBob = (length: number): Uint8Array => ipPacket('10.0.0.1', '10.0.0.2', 7
 
 test('a packet is padded to a multiple of 16, but not beyond the MTU', () => {
   const pair = connected();
-  for (const [length, mtu, expected] of [[20, 1420, 32], [32, 1420, 32], [33, 1420, 48], [1409, 1420, 1420], [1420, 1420, 1420]] as const) {
+  for (const [length, mtu, expected] of [
+    [20, 1420, 32],
+    [32, 1420, 32],
+    [33, 1420, 48],
+    [1409, 1420, 1420],
+    [1420, 1420, 1420],
+  ] as const) {
     pair.alice.device.mtu = mtu;
     assert.equal(seal(pair, toBob(length)), 16 + expected + 16, `${length} of ${mtu}`);
   }
@@ -52,7 +58,10 @@ test('sealing changes nothing but the datagram, apart or in place', () => {
       const bytes = seal(pair, toBob(length), PACKET, to);
       const datagram = memory.slice(to, to + bytes);
       before.set(datagram, to);
-      assert.ok(Buffer.compare(memory.subarray(PACKET - 100, DATAGRAM + 500), before.subarray(PACKET - 100, DATAGRAM + 500)) === 0);
+      assert.ok(
+        Buffer.compare(memory.subarray(PACKET - 100, DATAGRAM + 500), before.subarray(PACKET - 100, DATAGRAM + 500)) ===
+          0,
+      );
       pair.bob.receive(datagram, pair.alice.endpoint);
       assert.deepEqual(pair.bob.delivered.pop(), toBob(length), 'without its padding');
     }),
@@ -67,9 +76,16 @@ test('the header is type 4, the receiver index and a counter that goes up by one
     seal(pair, toBob(20));
     return Buffer.from(pair.alice.memory.slice(DATAGRAM, DATAGRAM + 16));
   });
-  assert.deepEqual(headers.map((header) => header.readUInt32LE(0)), [4, 4, 4]);
+  assert.deepEqual(
+    headers.map((header) => header.readUInt32LE(0)),
+    [4, 4, 4],
+  );
   assert.equal(new Set(headers.map((header) => header.readUInt32LE(4))).size, 1);
-  assert.deepEqual(headers.map((header) => Number(header.readBigUInt64LE(8))), [1, 2, 3], 'the first was of connect()');
+  assert.deepEqual(
+    headers.map((header) => Number(header.readBigUInt64LE(8))),
+    [1, 2, 3],
+    'the first was of connect()',
+  );
 });
 
 test('a counter above 2^32 has its upper half in the header and in the nonce', () => {
@@ -94,11 +110,14 @@ test('the same datagram is delivered once, and any order will do', () => {
     return pair.alice.memory.slice(DATAGRAM, DATAGRAM + bytes);
   });
   for (const datagram of [...datagrams.reverse(), ...datagrams]) pair.bob.receive(datagram, pair.alice.endpoint);
-  assert.deepEqual(pair.take(pair.bob), Array.from({ length: 50 }, (_, index) => 49 - index));
+  assert.deepEqual(
+    pair.take(pair.bob),
+    Array.from({ length: 50 }, (_, index) => 49 - index),
+  );
   assert.equal(pair.bob.device.counters.replayed, 50);
 });
 
-test('what comes from an address that is not the peer\'s is not delivered', () => {
+test("what comes from an address that is not the peer's is not delivered", () => {
   const pair = connected();
   for (const packet of [ipPacket('10.0.0.3', '10.0.0.2', 1), ipPacket('fd00::3', 'fd00::2', 1)]) {
     pair.network.now(pair.alice, (host) => host.send(packet));

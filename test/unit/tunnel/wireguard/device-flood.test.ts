@@ -6,18 +6,22 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { MacSender } from '../../../../src/tunnel/wireguard/cookie.js';
 import { Endpoint } from '../../../../src/tunnel/wireguard/endpoint.js';
-import { consumeInitiation, createInitiation, identityOf, staticSecretOf } from '../../../../src/tunnel/wireguard/noise.js';
+import {
+  consumeInitiation,
+  createInitiation,
+  identityOf,
+  staticSecretOf,
+} from '../../../../src/tunnel/wireguard/noise.js';
 import { tai64n } from '../../../../src/tunnel/wireguard/tai64n.js';
 import { generatePrivateKey } from '../../../../src/tunnel/wireguard/x25519.js';
-import { EPOCH_MS, Host } from './lib/host.js';
+import { EPOCH_MS, type Host } from './lib/host.js';
 import { kindOf, Pair } from './lib/pair.js';
-import { ipPacket } from './lib/packets.js';
 import { Seeded } from './lib/seeded.js';
 
 const FLOOD = 100_000;
 /** By admission.ts: what a second can cost at most. */
 const MOST_HANDSHAKES = 120 + 400;
-const MOST_COOKIES = 200 + 2000;
+const MOST_COOKIES = 200 + 1000;
 
 interface Flood {
   /** The message with this number; called once for each. */
@@ -27,7 +31,11 @@ interface Flood {
 
 const random = new Seeded(42);
 
-const spoofed = (): Endpoint => Endpoint.of(`${1 + random.integer(223)}.${random.integer(256)}.${random.integer(256)}.${random.integer(256)}`, 1 + random.integer(65_535));
+const spoofed = (): Endpoint =>
+  Endpoint.of(
+    `${1 + random.integer(223)}.${random.integer(256)}.${random.integer(256)}.${random.integer(256)}`,
+    1 + random.integer(65_535),
+  );
 
 /** An initiation of somebody, with a right mac1. */
 function initiation(to: Host, privateKey = generatePrivateKey(), wallClockMs = EPOCH_MS): Uint8Array {
@@ -35,7 +43,13 @@ function initiation(to: Host, privateKey = generatePrivateKey(), wallClockMs = E
   const staticSecret = staticSecretOf(identity, to.publicKey);
   assert.ok(staticSecret);
   const timestamp = tai64n(wallClockMs);
-  const { message } = createInitiation({ identity, peerPublicKey: to.publicKey, staticSecret, localIndex: 1, timestamp });
+  const { message } = createInitiation({
+    identity,
+    peerPublicKey: to.publicKey,
+    staticSecret,
+    localIndex: 1,
+    timestamp,
+  });
   return sealed(message, to);
 }
 
@@ -102,11 +116,15 @@ test('messages without a right mac1 cost no more than that, and are not answered
 test('with a right mac1 from made-up addresses they get few handshakes, some cookies, and otherwise nothing', () => {
   const pair = connected();
   const message = initiation(pair.bob);
-  const { delivered, answers } = endure(pair, { message: (index) => varied(message, pair.bob, index), source: spoofed }, 30_000);
+  const { delivered, answers } = endure(
+    pair,
+    { message: (index) => varied(message, pair.bob, index), source: spoofed },
+    30_000,
+  );
   assert.equal(delivered, 200);
   const { badInitiation, cookiesSent } = pair.bob.device.counters;
   assert.ok(badInitiation >= 60 && badInitiation <= 80, `${badInitiation} before mac2 is wanted`);
-  assert.ok(cookiesSent > 1000 && cookiesSent <= MOST_COOKIES, `${cookiesSent}`);
+  assert.ok(cookiesSent > 500 && cookiesSent <= MOST_COOKIES, `${cookiesSent}`);
   assert.equal(answers.length, cookiesSent);
   assert.ok(answers.every((kind) => kind === 'cookie'));
 });
@@ -178,7 +196,9 @@ test('strangers who receive at their address get five handshakes at once, and tw
 
 test('a peer that floods by itself gets fifty sessions a second, and keeps three', () => {
   const pair = new Pair();
-  const messages = Array.from({ length: 200 }, (_, index) => initiation(pair.bob, pair.alice.privateKey, EPOCH_MS + 100 * index));
+  const messages = Array.from({ length: 200 }, (_, index) =>
+    initiation(pair.bob, pair.alice.privateKey, EPOCH_MS + 100 * index),
+  );
   const answers: Uint8Array[] = [];
   pair.bob.transmit = (bytes) => answers.push(bytes);
   for (const [index, message] of messages.entries()) {
@@ -192,7 +212,10 @@ test('a peer that floods by itself gets fifty sessions a second, and keeps three
 
 test('responses and cookies that nobody asked for are dropped unread', () => {
   const pair = connected();
-  const lengths = new Map([[2, 92], [3, 64]]);
+  const lengths = new Map([
+    [2, 92],
+    [3, 64],
+  ]);
   const { delivered, answers } = endure(pair, {
     message: (index) => {
       const type = 2 + (index & 1);

@@ -73,7 +73,8 @@ test('transport messages for the right session, wrong in every bit and at every 
     copy[bit >> 3] = (copy[bit >> 3] as number) ^ (1 << (bit & 7));
     pair.bob.receive(copy, stranger);
   }
-  for (let length = 0; length < datagram.bytes.length; length++) pair.bob.receive(datagram.bytes.slice(0, length), stranger);
+  for (let length = 0; length < datagram.bytes.length; length++)
+    pair.bob.receive(datagram.bytes.slice(0, length), stranger);
   assert.deepEqual(pair.bob.delivered, []);
   assert.deepEqual(pair.bob.device.status().peers[0]?.endpoint, endpoint, 'what is not authentic moves nobody');
   assertWorking(pair);

@@ -1,10 +1,10 @@
 /** Handshakes between two devices: who begins, who answers, what is refused (WireGuard paper, sections 5.4 and 6). */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { Datagram } from './lib/network.js';
 import { Host } from './lib/host.js';
-import { KEEPALIVE, kindOf, Pair } from './lib/pair.js';
+import type { Datagram } from './lib/network.js';
 import { ipPacket } from './lib/packets.js';
+import { KEEPALIVE, kindOf, Pair } from './lib/pair.js';
 
 const kinds = (datagrams: Datagram[]): string[] => datagrams.map(kindOf);
 
@@ -71,12 +71,16 @@ test('a preshared key must be the same on both sides', () => {
   assert.equal(same.bob.device.counters.handshakes, 1);
 
   const different = new Pair();
-  different.alice.configure({ peers: [{ publicKey: different.bob.publicKey, presharedKey: new Uint8Array(32).fill(1) }] });
+  different.alice.configure({
+    peers: [{ publicKey: different.bob.publicKey, presharedKey: new Uint8Array(32).fill(1) }],
+  });
   different.send(different.alice);
   different.run(1000);
   assert.equal(different.alice.device.counters.badResponse, 1);
   assert.deepEqual(different.take(different.bob), []);
-  different.bob.configure({ peers: [{ publicKey: different.alice.publicKey, presharedKey: new Uint8Array(32).fill(1) }] });
+  different.bob.configure({
+    peers: [{ publicKey: different.alice.publicKey, presharedKey: new Uint8Array(32).fill(1) }],
+  });
   different.run(6000);
   assert.equal(different.take(different.bob).length, 1);
 });

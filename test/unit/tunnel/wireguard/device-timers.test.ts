@@ -28,7 +28,10 @@ test('a device that is only configured never wakes', () => {
   const pair = new Pair();
   pair.run(1e9);
   assert.equal(pair.network.ticks, 0);
-  assert.deepEqual([pair.alice, pair.bob].map((host) => host.device.nextDeadlineMs), [NEVER, NEVER]);
+  assert.deepEqual(
+    [pair.alice, pair.bob].map((host) => host.device.nextDeadlineMs),
+    [NEVER, NEVER],
+  );
 });
 
 test('who received and had nothing to say for 10 s says so with a keepalive, once', () => {
@@ -116,7 +119,10 @@ test('in use the initiator makes a new session every 120 s, and the responder no
   const initiations = sent(pair, pair.alice, 0).filter(([, kind]) => kind === 'initiation');
   assert.equal(initiations.length, 8);
   for (const [index, [ms]] of initiations.entries()) isBetween(ms, 120_000 * (index + 1), 122_000 * (index + 1));
-  assert.equal(sent(pair, pair.bob, 0).some(([, kind]) => kind === 'initiation'), false);
+  assert.equal(
+    sent(pair, pair.bob, 0).some(([, kind]) => kind === 'initiation'),
+    false,
+  );
   assert.equal(pair.take(pair.alice).length, 1000, 'and no packet is lost over it');
   assert.equal(pair.take(pair.bob).length, 1000);
 });
@@ -126,7 +132,10 @@ test('a session that nobody uses is not renewed', () => {
   pair.connect();
   pair.run(170_000);
   const ofEither = [...sent(pair, pair.alice, 0), ...sent(pair, pair.bob, 0)];
-  assert.deepEqual(ofEither.filter(([, kind]) => kind !== KEEPALIVE), []);
+  assert.deepEqual(
+    ofEither.filter(([, kind]) => kind !== KEEPALIVE),
+    [],
+  );
 });
 
 test('keepalives renew a session as data does', () => {
@@ -150,7 +159,10 @@ test('an initiator that only receives asks for a new session 15 s before the old
     pair.run(1);
   }
   pair.run(100);
-  assert.deepEqual(sent(pair, pair.alice, 165_100).map(([, kind]) => kind), ['initiation', KEEPALIVE]);
+  assert.deepEqual(
+    sent(pair, pair.alice, 165_100).map(([, kind]) => kind),
+    ['initiation', KEEPALIVE],
+  );
 });
 
 test('after 180 s a session neither sends nor receives', () => {
@@ -163,7 +175,10 @@ test('after 180 s a session neither sends nor receives', () => {
   const late = pair.send(pair.bob);
   pair.network.run(180_011);
   const waiting = pair.send(pair.bob);
-  assert.deepEqual(sent(pair, pair.bob, 0).map(([, kind]) => kind), ['data', 'initiation']);
+  assert.deepEqual(
+    sent(pair, pair.bob, 0).map(([, kind]) => kind),
+    ['data', 'initiation'],
+  );
   pair.network.run(180_026);
   assert.equal(pair.alice.device.counters.expired, 1);
   pair.run(1000);
@@ -196,13 +211,22 @@ test('a persistent keepalive is sent at once, and then whenever nothing was for 
   );
   pair.run(80_000);
   const ofAlice = sent(pair, pair.alice, 0);
-  assert.deepEqual(ofAlice, [[0, 'initiation'], [20, KEEPALIVE], [25_020, KEEPALIVE], [50_020, KEEPALIVE], [75_020, KEEPALIVE]]);
+  assert.deepEqual(ofAlice, [
+    [0, 'initiation'],
+    [20, KEEPALIVE],
+    [25_020, KEEPALIVE],
+    [50_020, KEEPALIVE],
+    [75_020, KEEPALIVE],
+  ]);
   pair.run(1000);
   const start = pair.network.nowMs;
   pair.send(pair.alice);
   pair.run(37_000);
   // Bob's own keepalive, 10 s later, counts as well.
-  assert.deepEqual(sent(pair, pair.alice, start), [[0, 'data'], [10_010 + 10 + 25_000, KEEPALIVE]]);
+  assert.deepEqual(sent(pair, pair.alice, start), [
+    [0, 'data'],
+    [10_010 + 10 + 25_000, KEEPALIVE],
+  ]);
 });
 
 test('persistent keepalives go on through outages of any length', () => {
@@ -233,7 +257,9 @@ test('persistent keepalives that are turned off, or whose peer is removed, wake 
   const pair = new Pair({ more: { persistentKeepaliveSeconds: 25 } });
   pair.run(1000);
   const [toBob, toAlice] = [pair.bob.publicKey, pair.alice.publicKey];
-  pair.network.now(pair.alice, (host) => host.configure({ peers: [{ publicKey: toBob, persistentKeepaliveSeconds: 0 }] }));
+  pair.network.now(pair.alice, (host) =>
+    host.configure({ peers: [{ publicKey: toBob, persistentKeepaliveSeconds: 0 }] }),
+  );
   pair.network.now(pair.bob, (host) => host.configure({ peers: [{ publicKey: toAlice, remove: true }] }));
   assert.equal(pair.bob.device.nextDeadlineMs, NEVER);
   assert.equal(pair.bob.record.live, 0);
@@ -262,7 +288,11 @@ test('a session whose counter is almost used up gets a successor, from either si
     peer.current.sendCounter = REKEY_AFTER_COUNTER;
     pair.sentBy(host);
     pair.send(host);
-    assert.deepEqual(sent(pair, host, 0).map(([, kind]) => kind), ['data', 'initiation'], side);
+    assert.deepEqual(
+      sent(pair, host, 0).map(([, kind]) => kind),
+      ['data', 'initiation'],
+      side,
+    );
     peer.current.sendCounter = Number.MAX_SAFE_INTEGER;
     pair.send(host);
     assert.deepEqual(sent(pair, host, 0), [], 'nothing is sent with a counter that a double cannot count up');

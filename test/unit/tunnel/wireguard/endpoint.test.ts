@@ -55,7 +55,7 @@ test('isAt() sees every byte of address, port and scope id, and no other', () =>
     memory.set(endpoint.sockaddr, 12);
     memory[12 + changed] = (memory[12 + changed] as number) ^ 0x40;
     const matters = (changed >= 2 && changed < 4) || changed >= 8;
-    assert.equal(endpoint.isAt(memory, 12), !matters, `byte ${changed}`);
+    assert.equal(endpoint.isAt(new DataView(memory.buffer), 12), !matters, `byte ${changed}`);
   }
 });
 

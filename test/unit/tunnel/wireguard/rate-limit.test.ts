@@ -8,11 +8,15 @@ const allowed = (limiter: SourceLimiter, address: string, nowMs: number, attempt
   return Array.from({ length: attempts }, () => limiter.allow(endpoint, nowMs)).filter(Boolean).length;
 };
 
-const ipv4 = (index: number): string => `${(index >>> 24) & 255}.${(index >>> 16) & 255}.${(index >>> 8) & 255}.${index & 255}`;
+const ipv4 = (index: number): string =>
+  `${(index >>> 24) & 255}.${(index >>> 16) & 255}.${(index >>> 8) & 255}.${index & 255}`;
 
 test('a bucket gives what is in it, fills by the time, and never over its rim', () => {
   const bucket = new TokenBucket(10, 3);
-  assert.deepEqual([0, 0, 0, 0].map((at) => bucket.take(at)), [true, true, true, false]);
+  assert.deepEqual(
+    [0, 0, 0, 0].map((at) => bucket.take(at)),
+    [true, true, true, false],
+  );
   assert.equal(bucket.take(99), false);
   assert.equal(bucket.take(100), true);
   assert.equal(bucket.take(100), false);
@@ -21,8 +25,14 @@ test('a bucket gives what is in it, fills by the time, and never over its rim', 
 
 test('a reserve is left to those who need not leave it', () => {
   const bucket = new TokenBucket(1, 5);
-  assert.deepEqual([1, 2, 3, 4].map(() => bucket.take(0, 2)), [true, true, true, false]);
-  assert.deepEqual([1, 2, 3].map(() => bucket.take(0)), [true, true, false]);
+  assert.deepEqual(
+    [1, 2, 3, 4].map(() => bucket.take(0, 2)),
+    [true, true, true, false],
+  );
+  assert.deepEqual(
+    [1, 2, 3].map(() => bucket.take(0)),
+    [true, true, false],
+  );
 });
 
 test('a clock that goes back takes nothing away', () => {

@@ -58,7 +58,10 @@ for (const [name, base] of [
 
 test('any sequence of any counters is taken and refused as by a set of all of them', () => {
   const bases = fc.constantFrom(0n, 2n ** 13n, 2n ** 32n, 2n ** 45n, 2n ** 53n, 2n ** 63n, LIMIT);
-  const counter = fc.oneof(bases.chain((base) => near(base, 9000n)), fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }));
+  const counter = fc.oneof(
+    bases.chain((base) => near(base, 9000n)),
+    fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }),
+  );
   fc.assert(
     fc.property(fc.array(counter, { maxLength: 100 }), (sequence) => {
       const [window, naive] = [new ReplayWindow(), new NaiveWindow()];

@@ -53,7 +53,10 @@ test('entries come out in the order of their times', () => {
     seen.push(first.dueMs);
     first.dueMs = Number.POSITIVE_INFINITY;
   }
-  assert.deepEqual(seen, times.sort((a, b) => a - b));
+  assert.deepEqual(
+    seen,
+    times.sort((a, b) => a - b),
+  );
   assert.equal(schedule.nextMs, Number.POSITIVE_INFINITY);
 });
 

@@ -30,7 +30,10 @@ test('of more than 128 packets the oldest are dropped', () => {
     dropped += staged.push(memory, 0, 20, 0);
   }
   assert.equal(dropped, 72);
-  assert.deepEqual(all(staged), Array.from({ length: 128 }, (_, index) => 72 + index));
+  assert.deepEqual(
+    all(staged),
+    Array.from({ length: 128 }, (_, index) => 72 + index),
+  );
 });
 
 test('of more than 256 KiB the oldest are dropped, as many as it takes', () => {

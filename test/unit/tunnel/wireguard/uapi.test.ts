@@ -292,7 +292,7 @@ errno=0
 `,
   );
   assert.equal(printUapiDevice({ privateKey: undefined, listenPort: 1, peers: [] }), 'listen_port=1\nerrno=0\n\n');
-  assert.equal(printUapiErrno(EINVAL), 'errno=22\n\n');
+  assert.equal(printUapiErrno(EINVAL), 'errno=-22\n\n');
 });
 
 test('UapiReader finds the same requests wherever the stream is cut', () => {

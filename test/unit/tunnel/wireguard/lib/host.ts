@@ -3,8 +3,8 @@
  * out is in `delivered` and goes to `transmit`. The outbox is emptied after every call, as the device wants it.
  */
 import assert from 'node:assert/strict';
-import type { DeviceChange, PeerChange } from '../../../../../src/tunnel/wireguard/device-config.js';
 import { Device } from '../../../../../src/tunnel/wireguard/device.js';
+import type { DeviceChange, PeerChange } from '../../../../../src/tunnel/wireguard/device-config.js';
 import { Endpoint } from '../../../../../src/tunnel/wireguard/endpoint.js';
 import { SCRATCH_BYTES } from '../../../../../src/tunnel/wireguard/outbound.js';
 import { generatePrivateKey, publicKeyOf } from '../../../../../src/tunnel/wireguard/x25519.js';
@@ -29,6 +29,8 @@ export class Host {
   readonly delivered: Uint8Array[] = [];
   endpoint: Endpoint;
   transmit: Transmit = () => {};
+  /** What becomes of packets that came in. */
+  deliver: (packet: Uint8Array) => void = (packet) => this.delivered.push(packet);
   nowMs = 0;
 
   constructor(address: string, port = 51820, seed = 1) {
@@ -71,7 +73,7 @@ export class Host {
       const length = this.device.open(DATAGRAM_AT, datagram.length, PLAIN_AT, this.nowMs);
       if (length > 0) {
         assert.ok(this.device.lastPeer);
-        this.delivered.push(this.memory.slice(PLAIN_AT, PLAIN_AT + length));
+        this.deliver(this.memory.slice(PLAIN_AT, PLAIN_AT + length));
       }
       this.device.lastPeer?.roam(source);
     } else {

@@ -2,9 +2,10 @@
  * A network in memory with simulated time: datagrams are delayed, so that they overtake each other, lost, doubled and damaged,
  * by a seeded chance. Hosts get their ticks exactly when they ask for them.
  */
-import { Seeded } from './seeded.js';
-import type { Host } from './host.js';
+
 import type { Endpoint } from '../../../../../src/tunnel/wireguard/endpoint.js';
+import type { Host } from './host.js';
+import { Seeded } from './seeded.js';
 
 export interface Weather {
   loss: number;
@@ -33,7 +34,7 @@ export class Network {
   /** Every datagram that was sent; cleared by whoever looks. */
   readonly sent: Datagram[] = [];
   keepsSent = true;
-  /** Ticks that were given, and those after which the same deadline was still there. */
+  /** Wake-ups. */
   ticks = 0;
   readonly #events = new EventQueue();
   readonly #hosts = new Map<string, Host>();
@@ -96,9 +97,12 @@ export class Network {
     armed.set(host, due);
     this.#events.push(Math.max(due, this.nowMs), () => {
       if (armed.get(host) === due) armed.delete(host);
-      if (host.device.nextDeadlineMs !== due) return;
-      this.ticks++;
-      this.#act(host, () => host.tick());
+      if (host.device.nextDeadlineMs === due) {
+        this.ticks++;
+        host.nowMs = this.nowMs;
+        host.tick();
+      }
+      this.#arm(host);
     });
   }
 
