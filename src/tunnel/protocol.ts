@@ -34,7 +34,7 @@ export interface TunnelProtocol<D extends Destination = Destination> {
   /**
    * Writes the IP packet in the datagram of `length` bytes at `from` to `to`: no longer than the datagram. Returns its length; 0:
    * nothing to deliver, and what is at `to` is not looked at. `source` is where the sender's struct sockaddr_in6 is
-   * (Endpoint.at); who sent it is known only once it is authentic.
+   * (Endpoint.at, Endpoint.withLocalAt); who sent it is known only once it is authentic.
    */
   open(from: number, length: number, to: number, source: number, nowMs: number): number;
   tick(nowMs: number): void;

@@ -10,11 +10,13 @@
 import type { Arena } from '../kernel/arena.js';
 import { errno, libcAt } from '../kernel/ffi.js';
 import type { TunnelCounters } from './counters.js';
-import { type Endpoint, SOCKADDR_BYTES } from './wireguard/endpoint.js';
+import { type Endpoint, LOCAL_BYTES, LOCAL_OFFSET, SOCKADDR_BYTES } from './wireguard/endpoint.js';
 
 const SOL_UDP = 17;
 const UDP_SEGMENT = 103;
 const UDP_GRO = 104;
+const IPPROTO_IPV6 = 41;
+const IPV6_PKTINFO = 50;
 const MSG_DONTWAIT = 0x40;
 const EINTR = 4;
 const EIO = 5;
@@ -25,8 +27,10 @@ const ENOBUFS = 105;
 
 const MSGHDR_BYTES = 56;
 const IOVEC_BYTES = 16;
-const CMSG_SPACE = 24;
-const CONTROL_BYTES = 64;
+const CMSG_HEADER_BYTES = 16;
+const SEGMENT_SPACE = 24;
+const LOCAL_SPACE = 40;
+const CONTROL_BYTES = 128;
 /** What an IPv4 datagram can carry; one more byte, and the whole send fails. */
 export const MAX_DATAGRAM_BYTES = 65_507;
 /** UDP_MAX_SEGMENTS of the oldest kernels that have it. */
@@ -46,7 +50,7 @@ class Message {
     this.#header = arena.reserve(MSGHDR_BYTES);
     this.#iovec = arena.reserve(IOVEC_BYTES);
     this.control = arena.reserve(CONTROL_BYTES);
-    this.name = arena.reserve(SOCKADDR_BYTES);
+    this.name = arena.reserve(LOCAL_OFFSET + LOCAL_BYTES);
     this.address = arena.address + this.#header;
     this.#pointer(this.#header, arena.address + this.name);
     this.#view.setUint32(this.#header + 8, SOCKADDR_BYTES, true);
@@ -80,6 +84,8 @@ export class Sender {
   readonly #counters: TunnelCounters;
   #fd: number;
   #endpoint: Endpoint | undefined;
+  #hasLocal = false;
+  readonly #withoutLocal = new WeakSet<Endpoint>();
   /** Datagrams of this size and above go alone: the path, or the device, does not take them in one piece. */
   #segmentBelow = Number.POSITIVE_INFINITY;
 
@@ -106,7 +112,11 @@ export class Sender {
   send(endpoint: Endpoint, from: number, length: number, segmentBytes: number): Sent {
     this.#address(endpoint);
     const isSegmented = length > segmentBytes;
-    const error = this.#sendmsg(from, length, isSegmented ? segmentBytes : 0);
+    let error = this.#sendmsg(from, length, isSegmented ? segmentBytes : 0);
+    if (error === EINVAL && this.#hasLocal) {
+      this.#dropLocal(endpoint);
+      error = this.#sendmsg(from, length, isSegmented ? segmentBytes : 0);
+    }
     if (error === 0) {
       this.#counters.datagramsOut += Math.ceil(length / segmentBytes);
       return 'sent';
@@ -127,8 +137,9 @@ export class Sender {
 
   /** 0, or the errno. */
   #sendmsg(from: number, length: number, segmentBytes: number): number {
-    this.#message.data(this.#arena.address + from, length, segmentBytes > 0 ? CMSG_SPACE : 0);
-    if (segmentBytes > 0) this.#writeControl(segmentBytes);
+    const localSpace = this.#hasLocal ? LOCAL_SPACE : 0;
+    this.#message.data(this.#arena.address + from, length, localSpace + (segmentBytes > 0 ? SEGMENT_SPACE : 0));
+    if (segmentBytes > 0) this.#writeSegment(this.#message.control + localSpace, segmentBytes);
     this.#counters.socketWrites++;
     for (;;) {
       if (libcAt.sendmsg(this.#fd, this.#message.address, MSG_DONTWAIT) >= 0) return 0;
@@ -138,9 +149,8 @@ export class Sender {
     }
   }
 
-  #writeControl(segmentBytes: number): void {
+  #writeSegment(at: number, segmentBytes: number): void {
     const { view } = this.#arena;
-    const at = this.#message.control;
     view.setUint32(at, 18, true);
     view.setUint32(at + 8, SOL_UDP, true);
     view.setUint32(at + 12, UDP_SEGMENT, true);
@@ -150,7 +160,22 @@ export class Sender {
   #address(endpoint: Endpoint): void {
     if (this.#endpoint === endpoint) return;
     this.#endpoint = endpoint;
-    this.#arena.memory.set(endpoint.sockaddr, this.#message.name);
+    const { memory, view } = this.#arena;
+    memory.set(endpoint.sockaddr, this.#message.name);
+    const { local } = endpoint;
+    this.#hasLocal = local !== undefined && !this.#withoutLocal.has(endpoint);
+    if (local === undefined || !this.#hasLocal) return;
+    const at = this.#message.control;
+    view.setUint32(at, CMSG_HEADER_BYTES + LOCAL_BYTES, true);
+    view.setUint32(at + 8, IPPROTO_IPV6, true);
+    view.setUint32(at + 12, IPV6_PKTINFO, true);
+    memory.set(local, at + CMSG_HEADER_BYTES);
+  }
+
+  /** Our address that the peer writes to is ours no more: the kernel chooses another. */
+  #dropLocal(endpoint: Endpoint): void {
+    this.#withoutLocal.add(endpoint);
+    this.#hasLocal = false;
   }
 }
 
@@ -184,12 +209,25 @@ export class Receiver {
     const length = libcAt.recvmsg(this.#fd, this.#message.address, MSG_DONTWAIT);
     if (length < 0) return errno() === EINTR ? 0 : -1;
     this.segmentBytes = length;
-    const { view } = this.#arena;
-    const at = this.#message.control;
-    if (this.#message.controlBytes < 20) return length;
-    if (view.getUint32(at + 8, true) === SOL_UDP && view.getUint32(at + 12, true) === UDP_GRO) {
-      this.segmentBytes = view.getInt32(at + 16, true) || length;
-    }
+    this.#readControl(length);
     return length;
+  }
+
+  #readControl(length: number): void {
+    const { view, memory } = this.#arena;
+    const local = this.source + LOCAL_OFFSET;
+    memory.fill(0, local, local + LOCAL_BYTES);
+    const start = this.#message.control;
+    const end = start + Math.min(this.#message.controlBytes, CONTROL_BYTES);
+    for (let at = start; at + CMSG_HEADER_BYTES < end; ) {
+      const bytes = view.getUint32(at, true);
+      if (bytes <= CMSG_HEADER_BYTES || at + bytes > end) return;
+      const level = view.getUint32(at + 8, true);
+      const type = view.getUint32(at + 12, true);
+      const data = at + CMSG_HEADER_BYTES;
+      if (level === SOL_UDP && type === UDP_GRO) this.segmentBytes = view.getInt32(data, true) || length;
+      if (level === IPPROTO_IPV6 && type === IPV6_PKTINFO) memory.copyWithin(local, data, data + LOCAL_BYTES);
+      at += (bytes + 7) & ~7;
+    }
   }
 }

@@ -15,6 +15,7 @@ const SO_SNDBUFFORCE = 32;
 const SO_RCVBUFFORCE = 33;
 const IPPROTO_IPV6 = 41;
 const IPV6_V6ONLY = 26;
+const IPV6_RECVPKTINFO = 49;
 const SOL_UDP = 17;
 const UDP_GRO = 104;
 /** As much as a gigabit link brings in 50 ms; without CAP_NET_ADMIN the kernel gives what net.core.rmem_max allows. */
@@ -36,6 +37,8 @@ export function openTunnelSocket(port = 0): TunnelSocket {
     ] as const) {
       if (!setOption(fd, SOL_SOCKET, force, BUFFER_BYTES)) setOption(fd, SOL_SOCKET, plain, BUFFER_BYTES);
     }
+    // Which of our addresses a datagram came to.
+    setOption(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1);
     // Where the kernel has none, every datagram comes alone.
     setOption(fd, SOL_UDP, UDP_GRO, 1);
     const address = Buffer.alloc(28);

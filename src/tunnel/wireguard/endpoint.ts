@@ -10,6 +10,10 @@ import { clearHostBits, literalFamily, writeAddress } from '../../model/address.
 import { IPV4 } from '../../model/vpn-types.js';
 
 export const SOCKADDR_BYTES = 28;
+/** struct in6_pktinfo (ipv6(7)): which of our addresses a datagram came to; at this distance behind the sockaddr_in6. */
+export const LOCAL_OFFSET = 32;
+export const LOCAL_BYTES = 20;
+const LOCAL_ADDRESS_BYTES = 16;
 const AF_INET6 = 10;
 const PORT = 2;
 const ADDRESS = 8;
@@ -22,9 +26,15 @@ export class Endpoint {
   readonly sockaddr: Uint8Array;
   /** The same in words, for comparing. */
   readonly #words: DataView;
+  /**
+   * struct in6_pktinfo of our address that the peer writes to, which answers must come from where we have several; undefined:
+   * the kernel chooses. Without the link: by which one they leave is the routing's business.
+   */
+  readonly local: Uint8Array | undefined;
 
-  private constructor(sockaddr: Uint8Array) {
+  private constructor(sockaddr: Uint8Array, local?: Uint8Array) {
     this.sockaddr = sockaddr;
+    this.local = local;
     this.#words = new DataView(sockaddr.buffer, sockaddr.byteOffset, SOCKADDR_BYTES);
   }
 
@@ -48,6 +58,14 @@ export class Endpoint {
   static at(memory: Uint8Array, offset: number): Endpoint {
     const sockaddr = memory.slice(offset, offset + SOCKADDR_BYTES);
     return new Endpoint(sockaddr.fill(0, 4, ADDRESS));
+  }
+
+  /** The same with our address of the in6_pktinfo at LOCAL_OFFSET, if there is one. */
+  static withLocalAt(memory: Uint8Array, offset: number): Endpoint {
+    const { sockaddr } = Endpoint.at(memory, offset);
+    const local = new Uint8Array(LOCAL_BYTES);
+    local.set(memory.subarray(offset + LOCAL_OFFSET, offset + LOCAL_OFFSET + LOCAL_ADDRESS_BYTES));
+    return new Endpoint(sockaddr, local.some((byte) => byte !== 0) ? local : undefined);
   }
 
   /** Canonical; dotted for IPv4. @example Endpoint.of('::ffff:a00:1', 1).address // '10.0.0.1' */
@@ -89,7 +107,11 @@ export class Endpoint {
     return own.getInt16(PORT) === memory.getInt16(offset + PORT);
   }
 
+  /** The same place, and `other` wants no other address of ours. */
   equals(other: Endpoint): boolean {
-    return this === other || this.isAt(other.#words, 0);
+    if (this === other) return true;
+    if (!this.isAt(other.#words, 0)) return false;
+    const { local } = other;
+    return local === undefined || (this.local?.every((byte, at) => byte === local[at]) ?? false);
   }
 }

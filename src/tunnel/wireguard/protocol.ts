@@ -4,7 +4,7 @@
  */
 import { cipherSuite } from '../evp-ciphers.js';
 import type { CreateProtocol, TunnelProtocol } from '../protocol.js';
-import { MESSAGE_TRANSPORT } from './constants.js';
+import { MESSAGE_INITIATION, MESSAGE_TRANSPORT } from './constants.js';
 import { Device } from './device.js';
 import type { DeviceChange } from './device-config.js';
 import { Endpoint } from './endpoint.js';
@@ -35,7 +35,10 @@ export const createProtocol: CreateProtocol = ({ arena, mtu }, options) => {
         if (peer !== undefined && !peer.endpoint?.isAt(view, source)) peer.roam(Endpoint.at(memory, source));
         return bytes;
       }
-      device.handle(memory.slice(from, from + length), Endpoint.at(memory, source), nowMs);
+      // Who begins the handshake chose our address. Where we began it the kernel did, and may choose another tomorrow.
+      const isInitiation = memory[from] === MESSAGE_INITIATION;
+      const endpoint = isInitiation ? Endpoint.withLocalAt(memory, source) : Endpoint.at(memory, source);
+      device.handle(memory.slice(from, from + length), endpoint, nowMs);
       return 0;
     },
     tick: (nowMs) => device.tick(nowMs),
