@@ -113,7 +113,8 @@ export class Sender {
     this.#address(endpoint);
     const isSegmented = length > segmentBytes;
     let error = this.#sendmsg(from, length, isSegmented ? segmentBytes : 0);
-    if (error === EINVAL && this.#hasLocal) {
+    // EINVAL or ENETUNREACH, by kernel version and family, when the address is gone.
+    if (error !== 0 && error !== EAGAIN && this.#hasLocal) {
       this.#dropLocal(endpoint);
       error = this.#sendmsg(from, length, isSegmented ? segmentBytes : 0);
     }
