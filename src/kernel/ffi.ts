@@ -69,6 +69,9 @@ export const libc = {
   epoll_wait: declare<(epfd: number, events: Uint8Array, maximum: number, timeoutMs: number) => number>(
     'int epoll_wait(int, uint8_t *, int, int)',
   ),
+  sched_setscheduler: declare<(thread: number, policy: number, parameters: Uint8Array) => number>(
+    'int sched_setscheduler(int, int, const uint8_t *)',
+  ),
   eventfd: declare<(initial: number, flags: number) => number>('int eventfd(unsigned int, int)'),
   if_nametoindex: declare<(name: string) => number>('unsigned int if_nametoindex(const char *)'),
   syscall: declare<(number: number, a: number, b: number, c: number) => number>('long syscall(long, long, long, long)'),
