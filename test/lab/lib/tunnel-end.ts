@@ -58,3 +58,5 @@ for await (const line of createInterface({ input: process.stdin })) {
   }
   if (request.command === 'close') break;
 }
+// It would keep the process alive.
+process.stdin.destroy();
