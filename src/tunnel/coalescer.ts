@@ -145,7 +145,9 @@ export class Coalescer {
     this.#isFirstVerified = false;
     this.#isClosed = false;
     this.#hasPush = false;
-    if (this.#segmentBytes <= 0 || this.#headerBytes > MAX_HEADER_BYTES) return false;
+    if (this.#headerBytes > MAX_HEADER_BYTES) return false;
+    // The next packet's header goes over the end of this payload; it must not reach into this header.
+    if (this.#segmentBytes < this.#headerBytes) return false;
     if (!this.#isTcp) return view.getUint16(transport + 4) === length - this.#transport && this.#hasUdpChecksum(at);
     this.#nextSequence = (view.getUint32(transport + 4) + this.#segmentBytes) >>> 0;
     // Only the last of a run may say PSH, and other flags are the kernel's to see alone.
