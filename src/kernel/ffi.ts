@@ -106,7 +106,9 @@ export interface OpenSsl {
   EVP_CipherInit_ex(context: number, cipher: number, engine: number, key: number, iv: number, encrypt: number): number;
   EVP_Cipher(context: number, to: number, from: number, length: number): number;
   EVP_CipherFinal_ex(context: number, to: number, length: number): number;
-  EVP_CIPHER_CTX_ctrl(context: number, command: number, length: number, data: number): number;
+  /** An array of OSSL_PARAM (OSSL_PARAM(3)); OpenSSL 3. */
+  EVP_CIPHER_CTX_get_params(context: number, parameters: number): number;
+  EVP_CIPHER_CTX_set_params(context: number, parameters: number): number;
 }
 
 /** Those that can be loaded here, the best first. None: a node without OpenSSL (Electron has BoringSSL) and no library. */
@@ -126,7 +128,8 @@ export function openSsls(): OpenSsl[] {
         EVP_CipherInit_ex: library.func('EVP_CipherInit_ex', 'int', [at, at, at, at, at, 'int']),
         EVP_Cipher: library.func('EVP_Cipher', 'int', [at, at, at, 'unsigned int']),
         EVP_CipherFinal_ex: library.func('EVP_CipherFinal_ex', 'int', [at, at, at]),
-        EVP_CIPHER_CTX_ctrl: library.func('EVP_CIPHER_CTX_ctrl', 'int', [at, 'int', 'int', at]),
+        EVP_CIPHER_CTX_get_params: library.func('EVP_CIPHER_CTX_get_params', 'int', [at, at]),
+        EVP_CIPHER_CTX_set_params: library.func('EVP_CIPHER_CTX_set_params', 'int', [at, at]),
       } as unknown as OpenSsl;
     } catch {
       return [];
