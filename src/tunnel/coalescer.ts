@@ -27,6 +27,8 @@ const MAX_RUN_BYTES = 65_535;
 /** UDP_MAX_SEGMENTS of every kernel that takes them. */
 const MAX_UDP_PACKETS = 64;
 const MAX_HEADER_BYTES = 100;
+/** IPv4's flag, in the field of the fragment offset. */
+const DONT_FRAGMENT = 0x4000;
 /** In front of a run's packet; that one is aligned to 4, as its payload then is. */
 const HEADROOM = 64;
 /** What one of the two places for runs needs: the run, and one more packet before it is known not to belong to it. */
@@ -180,6 +182,9 @@ export class Coalescer {
       // Version and type of service; the length; no fragment, and DF alike; time to live and protocol; addresses.
       if (view.getUint16(run) !== view.getUint16(at) || view.getUint16(at + 2) !== length) return false;
       if (!this.#isEqual(at, 6, 10) || !this.#isEqual(at, 12, 20)) return false;
+      // Cut again, the packets are numbered one after the other; where none may be a fragment the numbers mean nothing.
+      const number = (view.getUint16(run + 4) + this.#count) & 0xffff;
+      if ((view.getUint16(at + 6) & DONT_FRAGMENT) === 0 && view.getUint16(at + 4) !== number) return false;
     } else {
       // Version, class and flow label; the length; next header and hop limit; addresses.
       if (!this.#isEqual(at, 0, 4) || view.getUint16(at + 4) !== length - 40) return false;

@@ -3,7 +3,8 @@
  * in memory that it is given, and does nothing else: no I/O, no clock, no timers. WireGuard is one (wireguard/protocol.ts);
  * examples/own-protocol.ts is another.
  *
- * All positions are offsets into `memory`. seal() and open() run hundreds of thousands of times a second: allocate nothing.
+ * All positions are offsets into the arena. seal() and open() run hundreds of thousands of times a second: allocate nothing. The
+ * thread never returns to its event loop, so timers and promises do not run in it: what has to happen later is tick()'s.
  */
 import type { Arena } from '../kernel/arena.js';
 import type { Endpoint } from './wireguard/endpoint.js';

@@ -260,9 +260,7 @@ export class Device {
       this.#outbound.sendStaged(peer, session, nowMs);
     }
     const current = peer.current;
-    if (current === undefined || !current.isInitiator || peer.hasAskedInTime) return;
-    if (nowMs - current.createdMs < ASK_IN_TIME_MS) return;
-    peer.hasAskedInTime = true;
+    if (current === undefined || !current.isInitiator || nowMs - current.createdMs < ASK_IN_TIME_MS) return;
     this.#handshakes.begin(peer, nowMs);
   }
 

@@ -56,8 +56,6 @@ export class Peer {
   /** Of the peer's last initiation. */
   lastTimestamp = new Uint8Array(TIMESTAMP_BYTES);
   lastInitiationMs = NEVER_YET;
-  /** The current session was about to end while we only received, and a new one was asked for. */
-  hasAskedInTime = false;
   isRemoved = false;
 
   #endpoint: Endpoint | undefined;
@@ -117,7 +115,6 @@ export class Peer {
   handshakeDone(wallClockMs: number): void {
     this.dropInitiation();
     this.timers.handshakeComplete();
-    this.hasAskedInTime = false;
     this.lastHandshakeMs = wallClockMs;
   }
 

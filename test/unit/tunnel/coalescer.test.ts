@@ -220,8 +220,9 @@ for (const kind of KINDS) {
     const most = 65_535 - (kind.version === 4 ? 20 : 40) - headers;
     assert.deepEqual(counts([nth(0, kind, most), nth(1, kind, most), nth(2, kind, 100)]), [1, 1, 1]);
     const half = most >> 1;
-    assert.deepEqual(counts([nth(0, kind, half), nth(1, kind, half - 32)]), [2]);
-    assert.deepEqual(counts([nth(0, kind, half), nth(1, kind, most - half + 1)]), [1, 1]);
+    const second = (bytes: number) => nth(1, { ...kind, sequence: fieldsOf({}).sequence + half - bytes }, bytes);
+    assert.deepEqual(counts([nth(0, kind, half), second(half - 32)]), [2]);
+    assert.deepEqual(counts([nth(0, kind, half), second(most - half + 1)]), [1, 1]);
   });
 
   test(`${name}: what is discarded in between leaves no trace, at any size`, () => {
@@ -459,11 +460,22 @@ test('a packet is compared with the header of the run, not with what has been wr
   assert.deepEqual(hex(joined([first, second]).runs.flat()), hex([first, second]));
 });
 
+test('IPv4 packets that may be fragmented are joined only when they are numbered one after the other', () => {
+  const pair = (fragment: number, id: number) => {
+    const first = packetOf({ version: 4, payload: payloadOf(SIZE), fragment, id: 0xffff });
+    const { sequence } = fieldsOf({});
+    return joined([first, packetOf({ version: 4, payload: payloadOf(SIZE), sequence: sequence + SIZE, fragment, id })]);
+  };
+  const runs = (fragment: number, id: number) => pair(fragment, id).runs.map((run) => run.length);
+  assert.deepEqual(runs(0, 0), [2]);
+  assert.deepEqual(runs(0, 1), [1, 1]);
+  assert.deepEqual(runs(0x4000, 1), [2], 'may not be fragmented');
+});
+
 test('flows that are mixed keep their order and their bytes, whatever comes in between', () => {
   const flow = fc.record({
     version: fc.constantFrom(4 as const, 6 as const),
     protocol: fc.constantFrom('tcp' as const, 'tcp' as const, 'udp' as const),
-    sourcePort: fc.constantFrom(1, 2),
     options: fc.constantFrom(new Uint8Array(0), TIMESTAMP),
   });
   const size = fc.oneof(
@@ -497,7 +509,8 @@ test('flows that are mixed keep their order and their bytes, whatever comes in b
         const payload = payloadOf(Math.min(bytes, 65_535 - headers), expected.length);
         const sequence = next[which] ?? 0;
         const id = (ids[which] ?? 0) % 2 ** 16;
-        const packet = packetOf({ ...chosen[which], sequence, id, payload, ...different });
+        // Flows of their own, since each numbers its packets: where none may be a fragment a run is numbered anew.
+        const packet = packetOf({ ...chosen[which], sourcePort: which + 1, sequence, id, payload, ...different });
         if (damageAt !== undefined)
           packet[damageAt % packet.length] = (packet[damageAt % packet.length] as number) ^ 0x21;
         next[which] = (sequence + payload.length) % 2 ** 32;

@@ -4,6 +4,7 @@ import fc from 'fast-check';
 import { addressBytes, clearHostBits, type Prefix, prefixContains } from '../../../../src/model/address.js';
 import { AllowedIps } from '../../../../src/tunnel/wireguard/allowed-ips.js';
 import { parseAllowedIp } from '../../../../src/tunnel/wireguard/device-config.js';
+import { heapBytes } from './lib/heap.js';
 
 type Owner = string;
 
@@ -148,15 +149,32 @@ test('the families do not mix, not even for mapped addresses', () => {
   assert.equal(lookup(table, '10.0.0.1'), 'alice');
 });
 
-test('a hundred thousand prefixes come and go in no particular order and leave nothing', () => {
-  const table = new AllowedIps<Owner>();
-  const prefixes = Array.from({ length: 100_000 }, (_, index) => {
+/** Prefixes of 32 bits all over the address space. */
+const scattered = (count: number): Prefix[] =>
+  Array.from({ length: count }, (_, index) => {
     const word = Math.imul(index, 0x9e3779b1) >>> 0;
     return parse(`${word >>> 24}.${(word >>> 16) & 255}.${(word >>> 8) & 255}.${word & 255}/32`);
   });
+
+test('a hundred thousand prefixes come and go', () => {
+  const table = new AllowedIps<Owner>();
+  const prefixes = scattered(100_000);
   for (const each of prefixes) table.insert(each, 'alice');
   for (const each of prefixes) assert.equal(lookup(table, each.address), 'alice');
   for (const each of prefixes) assert.equal(table.remove(each, 'alice'), true);
   assert.equal(lookup(table, '0.0.0.0'), undefined);
   assert.deepEqual(table.listOf('alice'), []);
+});
+
+test('prefixes that are gone leave no nodes behind, taken one by one or all at once', () => {
+  const table = new AllowedIps<Owner>();
+  const prefixes = scattered(20_000);
+  const before = heapBytes();
+  for (const owner of ['alice', 'bob']) {
+    for (const each of prefixes) table.insert(each, owner);
+    if (owner === 'alice') for (const each of prefixes) table.remove(each, owner);
+    else table.removeAll(owner);
+    const left = heapBytes() - before;
+    assert.ok(left < 1_000_000, `${left} bytes`);
+  }
 });

@@ -70,6 +70,15 @@ test('sealing changes nothing but the datagram, apart or in place', () => {
 
 const shared = connected();
 
+test('padding is zeros, whatever was behind the packet', () => {
+  const pair = connected();
+  pair.alice.memory.fill(0xa5, PACKET, DATAGRAM);
+  const bytes = seal(pair, toBob(33));
+  pair.bob.memory.set(pair.alice.memory.subarray(DATAGRAM, DATAGRAM + bytes), DATAGRAM);
+  assert.equal(pair.bob.device.open(DATAGRAM, bytes, PACKET, pair.bob.nowMs), 33);
+  assert.deepEqual(pair.bob.memory.slice(PACKET + 33, PACKET + 48), new Uint8Array(15));
+});
+
 test('the header is type 4, the receiver index and a counter that goes up by one', () => {
   const pair = connected();
   const headers = [0, 1, 2].map(() => {
@@ -233,7 +242,10 @@ test('a peer that has been removed is sent nothing', () => {
   assert.ok(peer);
   pair.alice.configure({ peers: [{ publicKey: pair.bob.publicKey, remove: true }] });
   peer.roam(pair.bob.endpoint);
+  assert.equal(peer.endpoint, undefined);
   assert.equal(pair.alice.device.seal(peer, PACKET, 20, DATAGRAM, pair.alice.nowMs), 0);
+  assert.equal(peer.staged.length, 0);
+  assert.equal(pair.alice.device.peerFor(...at(pair, toBob(20))), undefined);
   assert.deepEqual(pair.alice.device.outbox, []);
   assert.equal(pair.alice.device.nextDeadlineMs, Number.POSITIVE_INFINITY);
   assert.equal(pair.alice.record.live, 0);

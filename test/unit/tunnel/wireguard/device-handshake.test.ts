@@ -53,6 +53,23 @@ test('the responder does not send before it has heard from the initiator with th
   assert.deepEqual(pair.take(pair.alice), [waiting]);
 });
 
+test('when that first packet is lost the responder begins a handshake itself, REKEY_TIMEOUT after its response', () => {
+  const pair = new Pair({ bobIsServer: true });
+  pair.send(pair.alice);
+  pair.run(15);
+  const waiting = pair.send(pair.bob);
+  pair.network.later(19, () => {
+    pair.network.isDown = true;
+  });
+  pair.run(1000);
+  assert.deepEqual(kinds(pair.sentBy(pair.bob)), ['response']);
+  pair.network.isDown = false;
+  pair.run(3900);
+  assert.deepEqual(pair.sentBy(pair.bob), []);
+  pair.run(600);
+  assert.deepEqual(pair.take(pair.alice), [waiting]);
+});
+
 test('two devices that begin at the same moment both get a session, and every packet through', () => {
   const pair = new Pair();
   const ids = [pair.send(pair.alice), pair.send(pair.bob)];

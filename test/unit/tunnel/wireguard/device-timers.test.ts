@@ -47,6 +47,23 @@ test('who received and had nothing to say for 10 s says so with a keepalive, onc
   assert.deepEqual(sent(pair, pair.bob, start), [[10_010, KEEPALIVE]]);
 });
 
+test('who received and had something to say within 10 s sends no keepalive', () => {
+  const pair = new Pair();
+  pair.connect();
+  pair.run(60_000);
+  for (const host of [pair.alice, pair.bob]) pair.sentBy(host);
+  const start = pair.network.nowMs;
+  pair.send(pair.alice);
+  pair.run(9000);
+  pair.send(pair.bob);
+  pair.run(40_000);
+  assert.deepEqual(sent(pair, pair.bob, start), [[9000, 'data']]);
+  assert.deepEqual(sent(pair, pair.alice, start), [
+    [0, 'data'],
+    [19_010, KEEPALIVE],
+  ]);
+});
+
 test('who receives all the time without saying anything sends a keepalive every 10 s', () => {
   const pair = new Pair();
   pair.connect();
@@ -72,6 +89,18 @@ test('who sent and heard nothing for 15 s begins a new handshake', () => {
   assert.deepEqual(first, [0, 'data']);
   assert.equal(second?.[1], 'initiation');
   isBetween(second?.[0], 15_000, 15_333);
+});
+
+test('who sent what had waited and heard nothing for 15 s begins a new handshake as well', () => {
+  const pair = new Pair();
+  pair.send(pair.alice);
+  pair.run(25);
+  assert.deepEqual(sent(pair, pair.alice, 0).at(-1), [20, 'data']);
+  pair.network.isDown = true;
+  pair.run(16_000);
+  const [initiation] = sent(pair, pair.alice, 20);
+  assert.equal(initiation?.[1], 'initiation');
+  isBetween(initiation?.[0], 15_000, 15_333);
 });
 
 test('an initiation without an answer is repeated every 5 s and some random time, for 90 s, then never', () => {
@@ -253,6 +282,22 @@ test('persistent keepalives wait for an endpoint, without waking anybody', () =>
   assert.ok(sent(pair, pair.bob, 0).filter(([, kind]) => kind === KEEPALIVE).length >= 9);
 });
 
+test('persistent keepalives begin with the endpoint that is configured later', () => {
+  const pair = new Pair({ bobIsServer: true });
+  const { publicKey } = pair.alice;
+  pair.network.now(pair.bob, (host) => host.configure({ peers: [{ publicKey, persistentKeepaliveSeconds: 25 }] }));
+  pair.run(1000);
+  assert.deepEqual(pair.network.sent, []);
+  const { endpoint } = pair.alice.asPeer([]);
+  assert.ok(endpoint);
+  pair.network.now(pair.bob, (host) => host.configure({ peers: [{ publicKey, endpoint }] }));
+  pair.run(1000);
+  assert.deepEqual(
+    sent(pair, pair.bob, 1000).map(([, kind]) => kind),
+    ['initiation', KEEPALIVE],
+  );
+});
+
 test('persistent keepalives that are turned off, or whose peer is removed, wake nobody', () => {
   const pair = new Pair({ more: { persistentKeepaliveSeconds: 25 } });
   pair.run(1000);
@@ -263,7 +308,9 @@ test('persistent keepalives that are turned off, or whose peer is removed, wake 
   pair.network.now(pair.bob, (host) => host.configure({ peers: [{ publicKey: toAlice, remove: true }] }));
   assert.equal(pair.bob.device.nextDeadlineMs, NEVER);
   assert.equal(pair.bob.record.live, 0);
+  for (const host of [pair.alice, pair.bob]) pair.sentBy(host);
   pair.run(600_000);
+  assert.deepEqual(pair.network.sent, []);
   assert.equal(pair.alice.device.nextDeadlineMs, NEVER);
   assert.equal(pair.alice.record.live, 0);
 });

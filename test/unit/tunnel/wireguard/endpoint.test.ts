@@ -48,6 +48,32 @@ test('Endpoint.at() copies, and leaves the flow info out', () => {
   assert.deepEqual(copy.sockaddr, original.sockaddr);
 });
 
+test('Endpoint.withLocalAt() takes our address with it, without the link, and none for zeros', () => {
+  const memory = new Uint8Array(100);
+  memory.set(Endpoint.of('2001:db8::1', 443).sockaddr, 10);
+  memory.fill(7, 42, 62);
+  const local = Uint8Array.of(...new Uint8Array(16).fill(7), 0, 0, 0, 0);
+  assert.deepEqual(Endpoint.withLocalAt(memory, 10).local, local);
+  assert.equal(Endpoint.at(memory, 10).local, undefined);
+  memory.fill(0, 42, 58);
+  assert.equal(Endpoint.withLocalAt(memory, 10).local, undefined);
+});
+
+test('endpoints are equal when the other is the same place and wants no other address of ours', () => {
+  const at = (address: string, lastOfLocal: number): Endpoint => {
+    const memory = new Uint8Array(60);
+    memory.set(Endpoint.of(address, 1).sockaddr);
+    memory[47] = lastOfLocal;
+    return Endpoint.withLocalAt(memory, 0);
+  };
+  assert.equal(at('::1', 0).equals(at('::1', 0)), true);
+  assert.equal(at('::1', 0).equals(at('::2', 0)), false);
+  assert.equal(at('::1', 5).equals(at('::1', 5)), true);
+  assert.equal(at('::1', 5).equals(at('::1', 6)), false);
+  assert.equal(at('::1', 5).equals(at('::1', 0)), true);
+  assert.equal(at('::1', 0).equals(at('::1', 5)), false);
+});
+
 test('isAt() sees every byte of address, port and scope id, and no other', () => {
   const endpoint = Endpoint.of('2001:db8::1', 443, 3);
   const memory = new Uint8Array(40);

@@ -7,6 +7,7 @@ import {
   type CipherSuite,
   type DataCipher,
   nodeCipherSuite,
+  TAG_BYTES,
 } from '../../../../../src/tunnel/wireguard/cipher-suite.js';
 
 export class CipherRecord {
@@ -76,6 +77,7 @@ class RecordingCipher implements DataCipher {
 
   open(low: number, high: number, from: number, length: number, to: number): boolean {
     assert.equal(this.#direction, 'open');
+    assert.ok(length >= TAG_BYTES, 'native code would believe it');
     return this.#cipher.open(low, high, from, length, to);
   }
 
