@@ -7,8 +7,9 @@
  */
 import { close as closeFile, closeSync, readFileSync } from 'node:fs';
 import { promisify } from 'node:util';
+import { KernelError } from '../model/errors.js';
 import { withOffload } from '../tunnel/index.js';
-import { openTunnelSocket } from '../tunnel/tunnel-socket.js';
+import { openTunnelSocket, type TunnelSocket } from '../tunnel/tunnel-socket.js';
 import { startWireGuard } from '../tunnel/wireguard-tunnel.js';
 import { createVpnConnection } from '../vpn/vpn.js';
 import { startControlServer } from './control.js';
@@ -74,7 +75,7 @@ async function start(
   const protect = (fd: number) => connection.protect(fd);
   let isGone = false;
 
-  const socket = openTunnelSocket(file.interface.listenPort?.value);
+  const socket = openSocket(order);
   let device: TunnelDevice | undefined;
   undo.push('the tunnel’s socket', () => (device ? device.close() : closeSync(socket.fd)));
   await protect(socket.fd);
@@ -151,6 +152,19 @@ async function start(
       return told;
     },
   };
+}
+
+function openSocket({ file }: TunnelOrder): TunnelSocket {
+  const { listenPort } = file.interface;
+  try {
+    return openTunnelSocket(listenPort?.value);
+  } catch (error) {
+    if (!(error instanceof KernelError) || listenPort === undefined) throw error;
+    const why =
+      error.errnoName === 'EADDRINUSE' ? 'another program has it' : `you may not have it (${error.errnoName})`;
+    const reason = `ListenPort ${listenPort.value}: ${why}; choose another, or leave it out`;
+    throw new FileProblem(EX_CONFIG, file.path, listenPort.line, reason);
+  }
 }
 
 /** The kernel says which link a TUN descriptor belongs to. */

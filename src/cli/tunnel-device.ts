@@ -43,9 +43,19 @@ export class TunnelDevice implements UapiBackend {
 
   set({ change, listenPort }: UapiRequest & { operation: 'set' }): Promise<void> {
     return this.#inTurn(async () => {
-      // The port first: it is what can be refused, and then nothing has changed.
-      if (listenPort !== undefined && listenPort !== this.#socket.port) await this.#listen(listenPort);
-      await this.#wireguard.configure(change).finally(() => wipeKeys(change));
+      // Either can be refused, and then nothing has changed: so the socket is there before the change and used after it.
+      const isMove = listenPort !== undefined && listenPort !== this.#socket.port;
+      const socket = isMove ? await this.#open(listenPort) : undefined;
+      try {
+        await this.#wireguard.configure(change).finally(() => wipeKeys(change));
+        if (socket) await this.#wireguard.replaceSocket(socket.fd);
+      } catch (error) {
+        if (socket) closeSync(socket.fd);
+        throw error;
+      }
+      if (!socket) return;
+      closeSync(this.#socket.fd);
+      this.#socket = socket;
     });
   }
 
@@ -68,17 +78,16 @@ export class TunnelDevice implements UapiBackend {
     return done;
   }
 
-  async #listen(port: number): Promise<void> {
+  /** Protected. */
+  async #open(port: number): Promise<TunnelSocket> {
     const socket = open(port);
     try {
       await this.#protect(socket.fd);
-      await this.#wireguard.replaceSocket(socket.fd);
+      return socket;
     } catch (error) {
       closeSync(socket.fd);
       throw error;
     }
-    closeSync(this.#socket.fd);
-    this.#socket = socket;
   }
 }
 

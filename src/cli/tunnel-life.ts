@@ -1,7 +1,7 @@
 /** The life of a tunnel in this process: until a signal, `vpnctl down`, or the end of its VPN. */
 import { BusinessError } from '../model/errors.js';
-import { RuntimeFolderError } from './runtime-folder.js';
 import { type RunningTunnel, startTunnel } from './running-tunnel.js';
+import { RuntimeFolderError } from './runtime-folder.js';
 import { note } from './tunnel-log.js';
 import type { TunnelOrder } from './tunnel-order.js';
 import { FileProblem } from './wireguard/problem.js';

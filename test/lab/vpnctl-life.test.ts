@@ -62,39 +62,43 @@ test('in the foreground: up until a signal, with its lines on standard error', T
   }
 });
 
-test('ended by others, by destroy or a new vpnd: the process goes, and says why; without vpnd it goes, too', TIMEOUT, async (t) => {
-  const lab = await vpnctlLab(t);
-  if (!lab) return;
-  const user = userOf(lab, UID);
-  const before = await canonicalState(lab.app);
-  const file = user.write('office.conf', officeConf(lab));
-  const log = join(user.runtime, 'vpn-manager/office.log');
-  let pid = await upAndPid(user, file);
-  await (await lab.process(UID)).call('destroy');
-  await isGone(pid);
-  assert.match(readFileSync(log, 'utf8'), /vpn-tun0: the VPN was ended by others/);
-  assert.deepEqual(readdirSync(dirname(log)), ['office.log']);
-  await settledState(lab.app, before);
+test(
+  'ended by others, by destroy or a new vpnd: the process goes, and says why; without vpnd it goes, too',
+  TIMEOUT,
+  async (t) => {
+    const lab = await vpnctlLab(t);
+    if (!lab) return;
+    const user = userOf(lab, UID);
+    const before = await canonicalState(lab.app);
+    const file = user.write('office.conf', officeConf(lab));
+    const log = join(user.runtime, 'vpn-manager/office.log');
+    let pid = await upAndPid(user, file);
+    await (await lab.process(UID)).call('destroy');
+    await isGone(pid);
+    assert.match(readFileSync(log, 'utf8'), /vpn-tun0: the VPN was ended by others/);
+    assert.deepEqual(readdirSync(dirname(log)), ['office.log']);
+    await settledState(lab.app, before);
 
-  pid = await upAndPid(user, file);
-  await lab.vpnd.kill9();
-  assert.ok(isRunning(pid), 'the death of vpnd alone changes nothing');
-  const app = await lab.process(UID);
-  assert.deepEqual(await app.call('ask', ...EVERYWHERE), TUNNELLED);
-  const { status, stdout } = await user.vpnctl('down');
-  assert.equal(status, 1, stdout);
-  assert.match(stdout, /^office \(vpn-tun0\): down, but: the VPN: Operation failed. Cannot connect to service\./);
-  await isGone(pid);
-  const successor = await startVpnd(lab.app, { directory: dirname(lab.vpnd.socket) });
-  await settledState(lab.app, before);
+    pid = await upAndPid(user, file);
+    await lab.vpnd.kill9();
+    assert.ok(isRunning(pid), 'the death of vpnd alone changes nothing');
+    const app = await lab.process(UID);
+    assert.deepEqual(await app.call('ask', ...EVERYWHERE), TUNNELLED);
+    const { status, stdout } = await user.vpnctl('down');
+    assert.equal(status, 1, stdout);
+    assert.match(stdout, /^office \(vpn-tun0\): down, but: the VPN: Operation failed. Cannot connect to service\./);
+    await isGone(pid);
+    const successor = await startVpnd(lab.app, { directory: dirname(lab.vpnd.socket) });
+    await settledState(lab.app, before);
 
-  pid = await upAndPid(user, file);
-  await successor.kill9();
-  await startVpnd(lab.app, { directory: dirname(lab.vpnd.socket) });
-  await isGone(pid);
-  assert.match(readFileSync(log, 'utf8'), /vpn-tun0: the VPN was ended by others[^\n]*\n$/);
-  await settledState(lab.app, before);
-});
+    pid = await upAndPid(user, file);
+    await successor.kill9();
+    await startVpnd(lab.app, { directory: dirname(lab.vpnd.socket) });
+    await isGone(pid);
+    assert.match(readFileSync(log, 'utf8'), /vpn-tun0: the VPN was ended by others[^\n]*\n$/);
+    await settledState(lab.app, before);
+  },
+);
 
 test('vpnctl up that is interrupted leaves nothing', TIMEOUT, async (t) => {
   const lab = await vpnctlLab(t);
@@ -149,7 +153,10 @@ test('commands of the file run as the user, in order, and none is shown to ps', 
     assert.deepEqual([status, stderr], [78, `vpnctl: ${failing}:5: ${name} ended with 3\n`]);
     await settledState(lab.app, before);
   }
-  const late = user.write('late.conf', officeConf(lab, { interface: ['PreDown = exit 4', `PostDown = : > ${trace}2`] }));
+  const late = user.write(
+    'late.conf',
+    officeConf(lab, { interface: ['PreDown = exit 4', `PostDown = : > ${trace}2`] }),
+  );
   await upAndPid(user, late, '--allow-hooks');
   const { status, stdout } = await user.vpnctl('down');
   assert.deepEqual([status, stdout], [1, `late (vpn-tun0): down, but: ${late}:5: PreDown ended with 4\n`]);

@@ -32,8 +32,7 @@ test('wg show, set, setconf and showconf work on root’s tunnel', TIMEOUT, asyn
   const user = await lab.process(2001);
   const ask = () => user.call('ask', ...EVERYWHERE);
   assert.deepEqual(await ask(), TUNNELLED);
-  const wgFails = (...words: string[]) =>
-    lab.app.run(PROGRAMS.wg, words, { env: peerEnvironment(), check: false });
+  const wgFails = (...words: string[]) => lab.app.run(PROGRAMS.wg, words, { env: peerEnvironment(), check: false });
 
   await t.test('show tells the keys, the port, the peer and what it has moved', async () => {
     const { peers, ...own } = await showWireGuard(lab.app, LINK);
@@ -59,33 +58,35 @@ test('wg show, set, setconf and showconf work on root’s tunnel', TIMEOUT, asyn
     const words = ['peer', publicKey, 'endpoint', '[2001:db8:2::2]:7', 'allowed-ips', '10.99.0.0/16,fd99::/16'];
     await wg(lab.app, ['set', LINK, ...words, 'persistent-keepalive', '7']);
     const added = (await showWireGuard(lab.app, LINK)).peers.find((peer) => peer.publicKey === publicKey);
-    assert.deepEqual([added?.endpoint, added?.allowedIps, added?.persistentKeepalive], [
-      '[2001:db8:2::2]:7',
-      ['10.99.0.0/16', 'fd99::/16'],
-      7,
-    ]);
+    assert.deepEqual(
+      [added?.endpoint, added?.allowedIps, added?.persistentKeepalive],
+      ['[2001:db8:2::2]:7', ['10.99.0.0/16', 'fd99::/16'], 7],
+    );
     await wg(lab.app, ['set', LINK, 'peer', publicKey, 'remove']);
     await wg(lab.app, ['set', LINK, 'peer', lab.wireguard.publicKey, 'persistent-keepalive', 'off']);
     assert.equal((await showWireGuard(lab.app, LINK)).peers.length, 1);
     assert.deepEqual(await ask(), TUNNELLED);
   });
 
-  await t.test('another listening port is taken at once, protected like the first; one that is not free is refused', async () => {
-    await wg(lab.app, ['set', LINK, 'listen-port', '4444']);
-    const departures = await captureDepartures(lab.app);
-    assert.deepEqual(await ask(), TUNNELLED);
-    const packets = await departures.packets();
-    assert.deepEqual([...new Set(packets.map(({ sourcePort }) => sourcePort))], [4444]);
-    await departures.stop();
-    assert.equal((await lab.wireguard.show()).peers[0]?.endpoint, `${ADDRESSES.app.ipv4}:4444`);
-    const other = await lab.process(2002);
-    await other.call('bind', await other.call('open', 1, 'udp'), '0.0.0.0', 4500);
-    const refused = await wgFails('set', LINK, 'listen-port', '4500');
-    assert.notEqual(refused.status, 0);
-    assert.match(refused.stderr, /Address already in use/);
-    assert.equal((await showWireGuard(lab.app, LINK)).listenPort, 4444);
-    assert.deepEqual(await ask(), TUNNELLED);
-  });
+  await t.test(
+    'another listening port is taken at once, protected like the first; one that is not free is refused',
+    async () => {
+      await wg(lab.app, ['set', LINK, 'listen-port', '4444']);
+      const departures = await captureDepartures(lab.app);
+      assert.deepEqual(await ask(), TUNNELLED);
+      const packets = await departures.packets();
+      assert.deepEqual([...new Set(packets.map(({ sourcePort }) => sourcePort))], [4444]);
+      await departures.stop();
+      assert.equal((await lab.wireguard.show()).peers[0]?.endpoint, `${ADDRESSES.app.ipv4}:4444`);
+      const other = await lab.process(2002);
+      await other.call('bind', await other.call('open', 1, 'udp'), '0.0.0.0', 4500);
+      const refused = await wgFails('set', LINK, 'listen-port', '4500');
+      assert.notEqual(refused.status, 0);
+      assert.match(refused.stderr, /Address already in use/);
+      assert.equal((await showWireGuard(lab.app, LINK)).listenPort, 4444);
+      assert.deepEqual(await ask(), TUNNELLED);
+    },
+  );
 
   await t.test('a mark is refused: marks are the service’s', async () => {
     const { status, stderr } = await wgFails('set', LINK, 'fwmark', '51820');
@@ -142,11 +143,14 @@ test('a peer whose name moves is found again, past the tunnel that does not work
   );
   assert.equal(answer, `server ${INSIDE.client.ipv4}`);
   assert.equal((await user.status())?.peers[0]?.endpoint, `${MOVED}:${WG_PORT}`);
-  assert.deepEqual(kinds(await departures.stop()), [
-    `udp ${ADDRESSES.app.ipv4} > 192.0.2.53:53`,
-    `udp ${ADDRESSES.app.ipv4} > ${ADDRESSES.server.ipv4}:${WG_PORT}`,
-    `udp ${ADDRESSES.app.ipv4} > ${MOVED}:${WG_PORT}`,
-  ].sort());
+  assert.deepEqual(
+    kinds(await departures.stop()),
+    [
+      `udp ${ADDRESSES.app.ipv4} > 192.0.2.53:53`,
+      `udp ${ADDRESSES.app.ipv4} > ${ADDRESSES.server.ipv4}:${WG_PORT}`,
+      `udp ${ADDRESSES.app.ipv4} > ${MOVED}:${WG_PORT}`,
+    ].sort(),
+  );
   const [dns] = await app.call('ask', { transport: 'dns-udp', address: '192.0.2.53' });
   assert.equal(dns, 'inside', 'the user’s own questions go into the tunnel as before');
   assert.equal((await user.vpnctl('down')).status, 0);
