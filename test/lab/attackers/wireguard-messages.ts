@@ -116,7 +116,15 @@ function spoilt(message: Uint8Array): Uint8Array[] {
     copy.set(message);
     return copy;
   });
-  const counters = [2n ** 13n, 2n ** 32n - 1n, 2n ** 32n, 2n ** 53n, 2n ** 63n, 2n ** 64n - 2n ** 13n - 1n, 2n ** 64n - 1n];
+  const counters = [
+    2n ** 13n,
+    2n ** 32n - 1n,
+    2n ** 32n,
+    2n ** 53n,
+    2n ** 63n,
+    2n ** 64n - 2n ** 13n - 1n,
+    2n ** 64n - 1n,
+  ];
   const counted =
     message[0] === MESSAGE_TRANSPORT
       ? counters.map((counter) =>

@@ -65,9 +65,7 @@ export async function hostileLab(t: TestContext): Promise<HostileLab> {
     keys: secondKeys,
     listenPort: SECOND.port,
     addresses: [`${SECOND.there}/24`],
-    peers: [
-      { publicKey: ours.publicKey, endpoint: `192.0.2.1:${ours.listenPort}`, allowedIps: [`${SECOND.here}/32`] },
-    ],
+    peers: [{ publicKey: ours.publicKey, endpoint: `192.0.2.1:${ours.listenPort}`, allowedIps: [`${SECOND.here}/32`] }],
   });
   await pingSizes(here, INSIDE.IPv4.there, [56]);
   await pingSizes(here, SECOND.there, [56]);

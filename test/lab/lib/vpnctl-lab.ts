@@ -11,12 +11,18 @@ import { chmodSync, chownSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import type { TunnelStatus } from '../../../src/cli/tunnel-status.js';
-import type { LabProcess, Result } from './process.js';
 import { startPeer } from './peers.js';
+import type { LabProcess, Result } from './process.js';
 import { ADDRESSES } from './standard-lab.js';
 import { requirePeers } from './unpacked-peers.js';
 import { type VpnLab, type VpnLabOptions, vpnLab } from './vpn-lab.js';
-import { startWireGuardGo, type WireGuardGo, type WireGuardKeys, wireGuardKeys, wireGuardPresharedKey } from './wireguard-go.js';
+import {
+  startWireGuardGo,
+  type WireGuardGo,
+  type WireGuardKeys,
+  wireGuardKeys,
+  wireGuardPresharedKey,
+} from './wireguard-go.js';
 
 export const VPNCTL = 'dist/src/cli/vpnctl.js';
 export const WG_PORT = 51820;
@@ -64,7 +70,10 @@ export async function vpnctlLab(t: TestContext, options: VpnLabOptions = {}): Pr
     ],
   });
   const inside = Object.values(INSIDE.server);
-  await startPeer(lab.server, ...inside.map((address) => ({ kind: 'dns' as const, name: 'inside', a: '192.0.2.98', address })));
+  await startPeer(
+    lab.server,
+    ...inside.map((address) => ({ kind: 'dns' as const, name: 'inside', a: '192.0.2.98', address })),
+  );
   return { ...lab, wireguard, keys, presharedKey };
 }
 
@@ -100,7 +109,10 @@ export function userOf({ lab, app, vpnd }: VpnLab, uid: number): User {
 }
 
 /** A file with everything through the tunnel, IPv4 and IPv6, DNS too. `more`: further lines of [Interface] and of [Peer]. */
-export function officeConf(lab: VpnctlLab, more: { interface?: string[]; peer?: string[]; endpoint?: string } = {}): string {
+export function officeConf(
+  lab: VpnctlLab,
+  more: { interface?: string[]; peer?: string[]; endpoint?: string } = {},
+): string {
   const { keys, presharedKey, wireguard } = lab;
   return [
     '[Interface]',
