@@ -92,6 +92,7 @@ export const libcAt = {
   read: declare<(fd: number, address: number, length: number) => number>('intptr_t read(int, uintptr_t, size_t)'),
   write: declare<(fd: number, address: number, length: number) => number>('intptr_t write(int, uintptr_t, size_t)'),
   poll: declare<(fds: number, count: number, timeoutMs: number) => number>('int poll(uintptr_t, unsigned long, int)'),
+  clock_gettime: declare<(clock: number, time: number) => number>('int clock_gettime(int, uintptr_t)'),
   sendmsg: declare<(fd: number, header: number, flags: number) => number>('intptr_t sendmsg(int, uintptr_t, int)'),
   recvmsg: declare<(fd: number, header: number, flags: number) => number>('intptr_t recvmsg(int, uintptr_t, int)'),
 };

@@ -7,6 +7,7 @@
  *   TUN ◀write─ Coalescer ◀─ open ◀─ Receiver ◀recvmsg─ UDP      fills, and TCP slows down as on any slow link
  */
 import type { Arena } from '../kernel/arena.js';
+import type { BootClock } from '../kernel/boot-clock.js';
 import { errno, libcAt } from '../kernel/ffi.js';
 import { VNET_HEADER_BYTES } from '../kernel/tun-offload.js';
 import type { SumBlocks } from './checksum-simd.js';
@@ -35,6 +36,7 @@ const MAX_WAIT_MS = 0x7fffffff;
 
 export interface DataPathOptions {
   arena: Arena;
+  clock: BootClock;
   tunFd: number;
   socketFd: number;
   /** Readable when `onWake` is to run. */
@@ -48,6 +50,7 @@ export interface DataPathOptions {
 
 export class DataPath {
   readonly #arena: Arena;
+  readonly #clock: BootClock;
   readonly #tunFd: number;
   #socketFd: number;
   readonly #counters: TunnelCounters;
@@ -76,6 +79,7 @@ export class DataPath {
   constructor(options: DataPathOptions, protocol: TunnelProtocol) {
     const { arena, tunFd, socketFd, wakeFd, offload, counters, sumBlocks } = options;
     this.#arena = arena;
+    this.#clock = options.clock;
     this.#tunFd = tunFd;
     this.#socketFd = socketFd;
     this.#counters = counters;
@@ -107,7 +111,7 @@ export class DataPath {
   /** Until the TUN is gone or end() was called. `onWake` runs between two turns when wakeFd is readable. */
   run(onWake: () => void): void {
     while (!this.#isTunGone && !this.#isEnding) {
-      const now = performance.now();
+      const now = this.#clock.now();
       if (now >= this.#protocol.nextDeadlineMs) this.#protocol.tick(now);
       this.#sendOutbox();
       this.#flush();
@@ -151,7 +155,7 @@ export class DataPath {
   }
 
   #takePackets(): void {
-    const now = performance.now();
+    const now = this.#clock.now();
     this.#rewind();
     for (let reads = 0; reads < READS_A_TURN && !this.#isFull; reads++) {
       const start = this.#packet - this.#vnetBytes;
@@ -217,7 +221,7 @@ export class DataPath {
     this.#batchEnd = at + bytes;
     this.#batchEndpoint = endpoint;
     this.#batchSegmentBytes = bytes;
-    this.#batchRoom = this.#sender.capacity(bytes) - 1;
+    this.#batchRoom = this.#sender.capacity(endpoint, bytes) - 1;
   }
 
   /** Sends the batch; while the socket is full it waits behind those that wait already. */
@@ -277,7 +281,7 @@ export class DataPath {
   }
 
   #takeDatagrams(): void {
-    const now = performance.now();
+    const now = this.#clock.now();
     for (let reads = 0; reads < READS_A_TURN; reads++) {
       const length = this.#receiver.receive();
       if (length < 0) break;

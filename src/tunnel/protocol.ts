@@ -52,6 +52,8 @@ export interface ProtocolContext {
   readonly arena: Arena;
   /** Of the vNIC. */
   readonly mtu: number;
+  /** The time, of the clock that is told later: of this machine since it was started, suspension included. */
+  readonly nowMs: number;
 }
 
 /** What the module of a protocol exports as `createProtocol`; `options` are those given to openTunnel(). */

@@ -86,25 +86,26 @@ export class Sender {
   #endpoint: Endpoint | undefined;
   #hasLocal = false;
   readonly #withoutLocal = new WeakSet<Endpoint>();
-  /** Datagrams of this size and above go alone: the path, or the device, does not take them in one piece. */
-  #segmentBelow = Number.POSITIVE_INFINITY;
+  #canSegment: boolean;
+  /** Datagrams of this size and above go alone to there: the path does not take them in one piece. */
+  readonly #tooLarge = new WeakMap<Endpoint, number>();
 
   constructor(arena: Arena, fd: number, canSegment: boolean, counters: TunnelCounters) {
     this.#arena = arena;
     this.#fd = fd;
     this.#counters = counters;
     this.#message = new Message(arena);
-    if (!canSegment) this.#segmentBelow = 0;
+    this.#canSegment = canSegment;
   }
 
   replace(fd: number, canSegment: boolean): void {
     this.#fd = fd;
-    this.#segmentBelow = canSegment ? Number.POSITIVE_INFINITY : 0;
+    this.#canSegment = canSegment;
   }
 
-  /** How many datagrams of `bytes` go into one batch. */
-  capacity(bytes: number): number {
-    if (bytes >= this.#segmentBelow) return 1;
+  /** How many datagrams of `bytes` go into one batch to there. */
+  capacity(endpoint: Endpoint, bytes: number): number {
+    if (!this.#canSegment || bytes >= (this.#tooLarge.get(endpoint) ?? Number.POSITIVE_INFINITY)) return 1;
     return Math.max(1, Math.min(MAX_SEGMENTS, Math.floor(MAX_DATAGRAM_BYTES / bytes)));
   }
 
@@ -124,7 +125,9 @@ export class Sender {
     }
     if (error === EAGAIN) return 'full';
     if (isSegmented && (error === EINVAL || error === EIO || error === EMSGSIZE)) {
-      this.#segmentBelow = error === EIO ? 0 : segmentBytes;
+      // EIO: the device cannot do checksums, and so no segments.
+      if (error === EIO) this.#canSegment = false;
+      else this.#tooLarge.set(endpoint, segmentBytes);
       for (let done = 0; done < length; done += segmentBytes) {
         const bytes = Math.min(segmentBytes, length - done);
         // What does not fit into the socket is lost, as on any link; this happens once, then batches are of one.

@@ -1,6 +1,7 @@
 /** The thread of a tunnel (tunnel.ts): sets the data path up, runs it, and answers its owner between two turns. */
 import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { Arena } from '../kernel/arena.js';
+import { BootClock } from '../kernel/boot-clock.js';
 import { libc } from '../kernel/ffi.js';
 import { probeOffload, TUN_F_TSO4, TUN_F_USO4, vnetHeaderOf } from '../kernel/tun-offload.js';
 import { type SumBlocks, sumBlocksIn, wasmMemory } from './checksum-simd.js';
@@ -29,8 +30,9 @@ async function run(port: MessagePort, input: TunnelInput): Promise<void> {
   const { createProtocol } = (await import(input.protocol)) as { createProtocol: CreateProtocol };
   const memory = wasmMemory(ARENA_BYTES);
   const arena = new Arena(memory.buffer);
+  const clock = new BootClock(arena);
   const counters = new TunnelCounters();
-  const protocol = createProtocol({ arena, mtu: input.mtu }, input.options);
+  const protocol = createProtocol({ arena, mtu: input.mtu, nowMs: clock.now() }, input.options);
   try {
     workInBatches();
     const flags = probeOffload(tunFd);
@@ -40,11 +42,11 @@ async function run(port: MessagePort, input: TunnelInput): Promise<void> {
       udp: (flags & TUN_F_USO4) !== 0,
     };
     const path = new DataPath(
-      { arena, tunFd, socketFd, wakeFd, offload, counters, sumBlocks: sumBlocks(memory) },
+      { arena, clock, tunFd, socketFd, wakeFd, offload, counters, sumBlocks: sumBlocks(memory) },
       protocol,
     );
     const answer = (request: TunnelRequest): unknown => {
-      if (request.kind === 'call') return protocol.call(request.request, performance.now());
+      if (request.kind === 'call') return protocol.call(request.request, clock.now());
       if (request.kind === 'socket') {
         path.replaceSocket(request.fd);
         socketFd = request.fd;

@@ -64,10 +64,18 @@ class WorkerTunnel implements Tunnel {
 
   constructor({ tunFd, socketFd, mtu, protocol, options }: TunnelOptions) {
     if (process.arch === 's390x') throw new Error('a tunnel needs a little-endian machine');
-    this.#fds = [duplicate(tunFd), duplicate(socketFd)];
-    const [tun = -1, socket = -1] = this.#fds;
-    const flags = checked(libc.fcntl(tun, F_GETFL, 0), 'F_GETFL', `fd ${tunFd}`);
-    checked(libc.fcntl(tun, F_SETFL, flags | constants.O_NONBLOCK), 'F_SETFL', `fd ${tunFd}`);
+    const tun = duplicate(tunFd);
+    this.#fds = [tun];
+    let socket: number;
+    try {
+      socket = duplicate(socketFd);
+      this.#fds.push(socket);
+      const flags = checked(libc.fcntl(tun, F_GETFL, 0), 'F_GETFL', `fd ${tunFd}`);
+      checked(libc.fcntl(tun, F_SETFL, flags | constants.O_NONBLOCK), 'F_SETFL', `fd ${tunFd}`);
+    } catch (error) {
+      for (const fd of [...this.#fds, this.#wakeFd]) libc.close(fd);
+      throw error;
+    }
     const workerData: TunnelInput = {
       tunFd: tun,
       socketFd: socket,
@@ -102,6 +110,7 @@ class WorkerTunnel implements Tunnel {
   }
 
   async replaceSocket(socketFd: number): Promise<void> {
+    if (this.#isEnded) throw new Error('the tunnel has ended');
     const fd = duplicate(socketFd);
     this.#fds.push(fd);
     await this.#ask({ kind: 'socket', fd });

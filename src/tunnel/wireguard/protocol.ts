@@ -16,10 +16,10 @@ export type WireGuardRequest =
   | { question: 'status' }
   | { question: 'secrets' };
 
-export const createProtocol: CreateProtocol = ({ arena, mtu }, options) => {
+export const createProtocol: CreateProtocol = ({ arena, mtu, nowMs: startMs }, options) => {
   const { memory, view } = arena;
   const device = new Device({ ciphers: cipherSuite(arena), scratch: arena.reserve(SCRATCH_BYTES), mtu });
-  configure(device, options as DeviceChange, performance.now());
+  configure(device, options as DeviceChange, startMs);
   const protocol: TunnelProtocol<Peer> = {
     outbox: device.outbox,
     get nextDeadlineMs() {

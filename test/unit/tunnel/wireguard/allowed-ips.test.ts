@@ -82,8 +82,8 @@ const operation = fc.oneof(
 test('the trie agrees with a list of prefixes after any sequence of changes', () => {
   fc.assert(
     fc.property(
-      fc.array(operation, { maxLength: 60 }),
-      fc.array(fc.oneof(address4, address6, fc.ipV4(), fc.ipV6()), { maxLength: 30 }),
+      fc.array(operation, { maxLength: 60, size: 'max' }),
+      fc.array(fc.oneof(address4, address6, fc.ipV4(), fc.ipV6()), { maxLength: 30, size: 'max' }),
       (operations, addresses) => {
         const [table, naive] = [new AllowedIps<Owner>(), new NaiveTable()];
         for (const [kind, prefixOfOperation, of] of operations) {
