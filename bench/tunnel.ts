@@ -4,20 +4,22 @@
  *
  *   tunnel.js [PART...] [KIND...] [rounds=7] [seconds=3]
  *
- * Parts: tcp udp latency idle. Kinds: veth wireguard-go openvpn this this-1420. Default: all of them. `profile=FOLDER` has node write
+ * Parts: tcp udp latency idle flood. Kinds: veth wireguard-go openvpn this this-1420. Default: all of them. `profile=FOLDER` has node write
  * CPU profiles of this tunnel's ends there.
  */
 import { availableParallelism, release } from 'node:os';
 import { Lab } from '../test/lab/lib/lab.js';
 import { EX_UNAVAILABLE, whyNoLab } from '../test/lab/lib/prerequisites.js';
 import { whyNoPeers } from '../test/lab/lib/unpacked-peers.js';
+import { printTable, printWantedAtLeast } from './lib/table.js';
+import { FLOOD_DATAGRAMS, floods } from './lib/tunnel-flood.js';
 import { idleUse } from './lib/tunnel-idle.js';
 import { buildTunnels, KINDS, type Kind } from './lib/tunnel-kinds.js';
 import { idleLatency, loadedLatency } from './lib/tunnel-latency.js';
 import { printLatency, printThroughput, printUse } from './lib/tunnel-report.js';
 import { type Load, throughput } from './lib/tunnel-throughput.js';
 
-const PARTS = ['tcp', 'udp', 'latency', 'idle'] as const;
+const PARTS = ['tcp', 'udp', 'latency', 'idle', 'flood'] as const;
 const EX_USAGE = 64;
 const IDLE_SECONDS = 10;
 
@@ -57,6 +59,15 @@ try {
   await Promise.all(tunnels.map(({ stop }) => stop()));
 } finally {
   await lab.close();
+}
+if (parts.includes('flood')) {
+  const results = await floods(rounds, seconds);
+  printTable(
+    `TCP from wireguard-go to this tunnel, Gbit/s, beside ${FLOOD_DATAGRAMS} datagrams in ${seconds} s`,
+    ['', 'without', 'with', 'with/without'],
+    results.map(({ what, quiet, flooded, ratio }) => [what, quiet.toFixed(2), flooded.toFixed(2), ratio.toFixed(2)]),
+  );
+  for (const { what, ratio } of results) printWantedAtLeast(`beside ${what}`, ratio, 0.5);
 }
 
 function set(word: string): void {

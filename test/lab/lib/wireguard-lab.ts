@@ -47,7 +47,7 @@ export interface PairOptions {
   offload?: boolean;
 }
 
-export async function twoHosts(t: TestContext): Promise<Hosts> {
+export async function twoHosts(t: Pick<TestContext, 'after'>): Promise<Hosts> {
   const lab = await Lab.create();
   t.after(() => lab.close());
   const [here, there] = await Promise.all([lab.host('here'), lab.host('there')]);
@@ -59,7 +59,7 @@ export async function twoHosts(t: TestContext): Promise<Hosts> {
 }
 
 /** Nothing has been sent yet when it returns, unless the initiator has a persistent keepalive. */
-export async function startPair(t: TestContext, options: PairOptions = {}): Promise<Pair> {
+export async function startPair(t: Pick<TestContext, 'after'>, options: PairOptions = {}): Promise<Pair> {
   const { initiator = 'ours', outside = 'IPv4', offload = true } = options;
   const hosts = await twoHosts(t);
   const keys = { ours: wireGuardKeys(), theirs: wireGuardKeys() };
