@@ -25,8 +25,9 @@ export class Arena {
   /** The offset of a piece of its own, aligned to 64 bytes. */
   reserve(bytes: number): number {
     const offset = this.#used;
-    this.#used = (offset + bytes + 63) & ~63;
-    if (this.#used > this.memory.length) throw new RangeError(`arena: ${this.#used} of ${this.memory.length} bytes`);
+    const used = (offset + bytes + 63) & ~63;
+    if (used > this.memory.length) throw new RangeError(`arena: ${used} of ${this.memory.length} bytes`);
+    this.#used = used;
     return offset;
   }
 

@@ -80,7 +80,7 @@ class EvpDataCipher implements DataCipher {
 
   seal(counterLow: number, counterHigh: number, from: number, length: number, to: number): void {
     const evp = this.#evp;
-    const context = this.#context;
+    const context = this.#live();
     const out = this.#base + to;
     this.#start(counterLow, counterHigh);
     evp.EVP_Cipher(context, out, this.#base + from, length);
@@ -90,9 +90,10 @@ class EvpDataCipher implements DataCipher {
 
   open(counterLow: number, counterHigh: number, from: number, length: number, to: number): boolean {
     const evp = this.#evp;
-    const context = this.#context;
+    const context = this.#live();
     const sealed = this.#base + from;
     const bytes = length - TAG_BYTES;
+    if (bytes < 0) return false;
     // Before anything is overwritten: `to` may be `from`.
     evp.EVP_CIPHER_CTX_set_params(context, this.#tag.at(sealed + bytes));
     this.#start(counterLow, counterHigh);
@@ -107,9 +108,13 @@ class EvpDataCipher implements DataCipher {
     this.#context = 0;
   }
 
+  /** Native code would read a null context. */
+  #live(): number {
+    if (this.#context === 0) throw new Error('this key has been destroyed');
+    return this.#context;
+  }
+
   #start(counterLow: number, counterHigh: number): void {
-    // A null context would be read by native code.
-    if (this.#context === 0) throw new Error('the key is destroyed');
     this.#view.setUint32(this.#nonce + 4, counterLow, true);
     this.#view.setUint32(this.#nonce + 8, counterHigh, true);
     this.#evp.EVP_CipherInit_ex(this.#context, 0, 0, 0, this.#base + this.#nonce, -1);

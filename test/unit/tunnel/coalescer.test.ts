@@ -6,6 +6,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { sumBlocksIn, wasmMemory } from '../../../src/tunnel/checksum-simd.js';
 import { Coalescer, RUN_BYTES } from '../../../src/tunnel/coalescer.js';
 import { Segmenter } from '../../../src/tunnel/segmenter.js';
 import {
@@ -31,20 +32,24 @@ const GUARD_BYTES = 256;
 const GUARD = 0x5a;
 const [FIRST, SECOND] = [GUARD_BYTES, 2 * GUARD_BYTES + RUN_BYTES];
 const VNET_BYTES = 10;
+/** One for all: each would reserve gigabytes of addresses. */
+const vectors = wasmMemory(3 * GUARD_BYTES + 2 * RUN_BYTES);
+const sumBlocks = sumBlocksIn(vectors);
 
 /** A coalescer in memory that nobody else writes to, and what it has written. */
 class Joined {
   readonly written: Buffer[] = [];
-  readonly #memory = new Uint8Array(3 * GUARD_BYTES + 2 * RUN_BYTES).fill(GUARD);
+  readonly #memory = new Uint8Array(vectors.buffer).fill(GUARD);
   readonly #coalescer: Coalescer;
   readonly #vnetBytes: number;
 
   constructor({ vnetHeader = true, udp = true } = {}) {
     this.#vnetBytes = vnetHeader ? VNET_BYTES : 0;
     const places = { runs: [FIRST, SECOND] as const };
-    this.#coalescer = new Coalescer(this.#memory, places, { vnetHeader, udp }, (at, length) => {
+    const write = (at: number, length: number) => {
       this.written.push(Buffer.from(this.#memory.slice(at, at + length)));
-    });
+    };
+    this.#coalescer = new Coalescer(this.#memory, places, { vnetHeader, udp }, write, sumBlocks);
   }
 
   /** As one comes out of a datagram that is larger by `overhead`. */
