@@ -22,7 +22,16 @@ export async function withTunnels(status: ServiceStatus): Promise<ServiceStatus 
 /** As lines of text. */
 export function statusLines({ vpns }: { vpns: readonly VpnWithTunnel[] }, nowMs: number): string[] {
   if (vpns.length === 0) return ['no VPN is up'];
-  return vpns.flatMap((vpn) => [row(vpn), ...(vpn.tunnel ? tunnelLines(vpn.tunnel, nowMs) : [])]);
+  return vpns.flatMap((vpn) => [row(vpn), ...(vpn.tunnel ? linesOf(vpn.tunnel, nowMs) : [])]);
+}
+
+/** The process runs since before an update, perhaps. */
+function linesOf(tunnel: TunnelStatus, nowMs: number): string[] {
+  try {
+    return tunnelLines(tunnel, nowMs);
+  } catch {
+    return ["  its process says nothing that this vpnctl understands: another version's?"];
+  }
 }
 
 function row({ link, uid, pid, program, since, addresses, dnsAddresses, mtu }: VpnStatus): string {
