@@ -4,10 +4,12 @@
  *
  *   tunnel.js [PART...] [KIND...] [rounds=7] [seconds=3]
  *
- * Parts: tcp udp latency idle flood. Kinds: veth wireguard-go openvpn this this-1420. Default: all of them. `profile=FOLDER` has node write
- * CPU profiles of this tunnel's ends there.
+ * Parts: tcp udp latency idle flood. Kinds: veth wireguard-go openvpn this this-1420. Default: all of them. `profile=FOLDER` has V8
+ * write a log of ticks there for each thread of this tunnel's ends; of the two of a process the larger is the tunnel's thread:
+ * `node --prof-process FILE`.
  */
 import { availableParallelism, release } from 'node:os';
+import { resolve } from 'node:path';
 import { Lab } from '../test/lab/lib/lab.js';
 import { EX_UNAVAILABLE, whyNoLab } from '../test/lab/lib/prerequisites.js';
 import { whyNoPeers } from '../test/lab/lib/unpacked-peers.js';
@@ -40,7 +42,11 @@ if (reason !== undefined) leave(EX_UNAVAILABLE, reason);
 const { rounds, seconds, profile } = settings;
 const lab = await Lab.create({ lifetimeSeconds: 3600 });
 try {
-  const tunnels = await buildTunnels(lab, kinds, profile === '' ? [] : ['--cpu-prof', `--cpu-prof-dir=${profile}`]);
+  const tunnels = await buildTunnels(
+    lab,
+    kinds,
+    profile === '' ? [] : ['--prof', `--logfile=${resolve(profile)}/%p.log`],
+  );
   console.log(
     `Linux ${release()}, Node ${process.version}, ${availableParallelism()} cores; medians of ${rounds} interleaved rounds, ratios are medians of theirs`,
   );

@@ -2,7 +2,7 @@
  * SaveConfig of a wg-quick file: on the way down the file is written anew with the keys, the port and the peers as they are then.
  * Addresses, DNS, MTU and commands stay as they were; comments go.
  */
-import { closeSync, fsyncSync, openSync, realpathSync, renameSync, unlinkSync, writeSync } from 'node:fs';
+import { closeSync, fsyncSync, openSync, realpathSync, renameSync, unlinkSync, writeFileSync } from 'node:fs';
 import { parseAllowedIp } from '../tunnel/wireguard/device-config.js';
 import type { UapiDevice } from '../tunnel/wireguard/uapi.js';
 import { namedPeers } from './endpoint-search.js';
@@ -41,7 +41,8 @@ export function saveConfig(path: string, file: QuickFile): void {
   const fd = openSync(beside, 'wx', 0o600);
   try {
     const bytes = Buffer.from(printQuickFile(file));
-    writeSync(fd, bytes);
+    // All of it, or an error: write(2) alone may stop at a limit, or where the disk is full.
+    writeFileSync(fd, bytes);
     bytes.fill(0);
     fsyncSync(fd);
     renameSync(beside, target);

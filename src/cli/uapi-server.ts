@@ -64,7 +64,11 @@ function usable(folder: string): string {
   const uid = process.geteuid?.() ?? 0;
   if (uid === 0 && folder === WIREGUARD_FOLDER) mkdirSync(folder, { recursive: true, mode: 0o700 });
   const { mode, uid: owner } = lstatSync(folder);
-  if ((owner !== 0 && owner !== uid) || (mode & 0o002) !== 0) throw new Error(`${folder} is open to others`);
+  // Where a group may write, only the sticky bit keeps one of it from putting his own socket in our socket's place.
+  const isReplaceable = (mode & 0o020) !== 0 && (mode & 0o1000) === 0;
+  if ((owner !== 0 && owner !== uid) || (mode & 0o002) !== 0 || isReplaceable) {
+    throw new Error(`${folder} is open to others`);
+  }
   accessSync(folder, constants.W_OK | constants.X_OK);
   return folder;
 }

@@ -68,7 +68,7 @@ export function sum({ bytes, u16, i32, sumBlocks }: Words, offset: number, lengt
   return isOdd ? swap16(fold(total)) : total;
 }
 
-/** 16 bits, the carries added back. `value` is below 2^48. */
+/** 16 bits, the carries added back. `value` is below 2^47. */
 export function fold(value: number): number {
   let folded = value > 0xffffffff ? (value % 0x10000) + Math.floor(value / 0x10000) : value;
   folded = (folded & 0xffff) + (folded >>> 16);

@@ -27,8 +27,10 @@ const EINTR = 4;
 const EIO = 5;
 const EAGAIN = 11;
 const MAX_PACKET_BYTES = 65_535;
-/** Datagrams of one super-packet, and of the next. */
-const BATCH_BYTES = 2 * 65_536 + 2 * MAX_OVERHEAD * 64;
+/** What the datagrams of one super-packet take: 64 KiB, their headers, and what a protocol adds, down to segments of 536 bytes. */
+const SUPER_PACKET_BYTES = 80 * 1024;
+/** A batch is sent when there is no room for one more super-packet: what was read must not be lost when the socket is full. */
+const BATCH_BYTES = 192 * 1024;
 /** Reads in a row from one side before the other gets its turn: a few hundred microseconds of work. */
 const READS_A_TURN = 8;
 /** poll(2) takes no more, and a deadline may be Infinity. */
@@ -157,7 +159,7 @@ export class DataPath {
   #takePackets(): void {
     const now = this.#clock.now();
     this.#rewind();
-    for (let reads = 0; reads < READS_A_TURN && !this.#isFull; reads++) {
+    for (let reads = 0; reads < READS_A_TURN && this.#hasRoom(); reads++) {
       const start = this.#packet - this.#vnetBytes;
       const length = libcAt.read(this.#tunFd, this.#arena.address + start, this.#vnetBytes + MAX_PACKET_BYTES);
       if (length <= 0) {
@@ -171,6 +173,15 @@ export class DataPath {
       this.#sealPackets(length - this.#vnetBytes, now);
     }
     this.#flush();
+  }
+
+  /** For one more super-packet. False: the socket is full. */
+  #hasRoom(): boolean {
+    if (!this.#isFull && this.#batchEnd > this.#batch + BATCH_BYTES - SUPER_PACKET_BYTES) {
+      this.#flush();
+      this.#rewind();
+    }
+    return !this.#isFull;
   }
 
   #sealPackets(length: number, now: number): void {

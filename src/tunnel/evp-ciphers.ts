@@ -83,9 +83,12 @@ class EvpDataCipher implements DataCipher {
     const context = this.#live();
     const out = this.#base + to;
     this.#start(counterLow, counterHigh);
-    evp.EVP_Cipher(context, out, this.#base + from, length);
-    evp.EVP_CipherFinal_ex(context, out + length, this.#base + this.#nonce + NONCE_BYTES);
-    evp.EVP_CIPHER_CTX_get_params(context, this.#tag.at(out + length));
+    // Whatever fails, what is at `to` must not be sent: it may be the plain text.
+    const done =
+      evp.EVP_Cipher(context, out, this.#base + from, length) === length &&
+      evp.EVP_CipherFinal_ex(context, out + length, this.#base + this.#nonce + NONCE_BYTES) === 1 &&
+      evp.EVP_CIPHER_CTX_get_params(context, this.#tag.at(out + length)) === 1;
+    if (!done) throw new Error('OpenSSL cannot seal');
   }
 
   open(counterLow: number, counterHigh: number, from: number, length: number, to: number): boolean {
@@ -117,7 +120,10 @@ class EvpDataCipher implements DataCipher {
   #start(counterLow: number, counterHigh: number): void {
     this.#view.setUint32(this.#nonce + 4, counterLow, true);
     this.#view.setUint32(this.#nonce + 8, counterHigh, true);
-    this.#evp.EVP_CipherInit_ex(this.#context, 0, 0, 0, this.#base + this.#nonce, -1);
+    // The context would go on with the nonce that it has.
+    if (this.#evp.EVP_CipherInit_ex(this.#context, 0, 0, 0, this.#base + this.#nonce, -1) !== 1) {
+      throw new Error('OpenSSL takes no nonce');
+    }
   }
 }
 

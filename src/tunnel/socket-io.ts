@@ -33,6 +33,8 @@ const LOCAL_SPACE = 40;
 const CONTROL_BYTES = 128;
 /** What an IPv4 datagram can carry; one more byte, and the whole send fails. */
 export const MAX_DATAGRAM_BYTES = 65_507;
+/** So many datagrams go alone before they are tried in one piece again: a few seconds of a slow transfer. */
+const ALONE_BEFORE_RETRY = 8192;
 /** UDP_MAX_SEGMENTS of the oldest kernels that have it. */
 const MAX_SEGMENTS = 64;
 
@@ -88,7 +90,7 @@ export class Sender {
   readonly #withoutLocal = new WeakSet<Endpoint>();
   #canSegment: boolean;
   /** Datagrams of this size and above go alone to there: the path does not take them in one piece. */
-  readonly #tooLarge = new WeakMap<Endpoint, number>();
+  readonly #tooLarge = new WeakMap<Endpoint, { bytes: number; left: number }>();
 
   constructor(arena: Arena, fd: number, canSegment: boolean, counters: TunnelCounters) {
     this.#arena = arena;
@@ -105,8 +107,17 @@ export class Sender {
 
   /** How many datagrams of `bytes` go into one batch to there. */
   capacity(endpoint: Endpoint, bytes: number): number {
-    if (!this.#canSegment || bytes >= (this.#tooLarge.get(endpoint) ?? Number.POSITIVE_INFINITY)) return 1;
+    if (!this.#canSegment || this.#isTooLarge(endpoint, bytes)) return 1;
     return Math.max(1, Math.min(MAX_SEGMENTS, Math.floor(MAX_DATAGRAM_BYTES / bytes)));
+  }
+
+  /** Also counts: the way to a peer changes, and what was too large for one may not be for the next. */
+  #isTooLarge(endpoint: Endpoint, bytes: number): boolean {
+    const limit = this.#tooLarge.get(endpoint);
+    if (limit === undefined || bytes < limit.bytes) return false;
+    if (limit.left-- > 0) return true;
+    this.#tooLarge.delete(endpoint);
+    return false;
   }
 
   /** 'full': nothing was sent, and the same is to be tried again when the socket has room. Any other failure drops them. */
@@ -114,10 +125,8 @@ export class Sender {
     this.#address(endpoint);
     const isSegmented = length > segmentBytes;
     let error = this.#sendmsg(from, length, isSegmented ? segmentBytes : 0);
-    // EINVAL or ENETUNREACH, by kernel version and family, when the address is gone.
     if (error !== 0 && error !== EAGAIN && this.#hasLocal) {
-      this.#dropLocal(endpoint);
-      error = this.#sendmsg(from, length, isSegmented ? segmentBytes : 0);
+      error = this.#sendWithoutLocal(endpoint, from, length, isSegmented ? segmentBytes : 0) ?? error;
     }
     if (error === 0) {
       this.#counters.datagramsOut += Math.ceil(length / segmentBytes);
@@ -127,7 +136,7 @@ export class Sender {
     if (isSegmented && (error === EINVAL || error === EIO || error === EMSGSIZE)) {
       // EIO: the device cannot do checksums, and so no segments.
       if (error === EIO) this.#canSegment = false;
-      else this.#tooLarge.set(endpoint, segmentBytes);
+      else this.#tooLarge.set(endpoint, { bytes: segmentBytes, left: ALONE_BEFORE_RETRY });
       for (let done = 0; done < length; done += segmentBytes) {
         const bytes = Math.min(segmentBytes, length - done);
         // What does not fit into the socket is lost, as on any link; this happens once, then batches are of one.
@@ -176,10 +185,20 @@ export class Sender {
     memory.set(local, at + CMSG_HEADER_BYTES);
   }
 
-  /** Our address that the peer writes to is ours no more: the kernel chooses another. */
-  #dropLocal(endpoint: Endpoint): void {
-    this.#withoutLocal.add(endpoint);
+  /**
+   * Our address that the peer writes to may be ours no more (EINVAL or ENETUNREACH, by kernel version and family): then the kernel
+   * chooses another from now on. Undefined when that changes nothing: the failure was not the address's.
+   */
+  #sendWithoutLocal(endpoint: Endpoint, from: number, length: number, segmentBytes: number): number | undefined {
     this.#hasLocal = false;
+    const error = this.#sendmsg(from, length, segmentBytes);
+    if (error === 0 || error === EAGAIN) {
+      this.#withoutLocal.add(endpoint);
+      return error;
+    }
+    this.#endpoint = undefined;
+    this.#address(endpoint);
+    return undefined;
   }
 }
 

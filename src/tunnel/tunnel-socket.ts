@@ -73,3 +73,19 @@ export function duplicate(fd: number): number {
   if (copy < 0) throw lastError('F_DUPFD_CLOEXEC', `fd ${fd}`);
   return copy;
 }
+
+/** The same of a UDP socket of IPv6; throws for any other descriptor, which poll(2) would find readable for ever. */
+export function duplicateSocket(fd: number): number {
+  const copy = duplicate(fd);
+  const SO_TYPE = 3;
+  const SO_DOMAIN = 39;
+  if (numberOption(copy, SO_TYPE) === SOCK_DGRAM && numberOption(copy, SO_DOMAIN) === AF_INET6) return copy;
+  libc.close(copy);
+  throw new Error(`fd ${fd} is no UDP socket of IPv6`);
+}
+
+function numberOption(fd: number, option: number): number | undefined {
+  const value = Buffer.alloc(4);
+  const length = Buffer.from([4, 0, 0, 0]);
+  return libc.getsockopt(fd, SOL_SOCKET, option, value, length) === 0 ? value.readInt32LE(0) : undefined;
+}

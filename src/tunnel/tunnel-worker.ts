@@ -28,8 +28,7 @@ async function run(port: MessagePort, input: TunnelInput): Promise<void> {
   const { tunFd, wakeFd, stop } = input;
   let { socketFd } = input;
   const { createProtocol } = (await import(input.protocol)) as { createProtocol: CreateProtocol };
-  const memory = wasmMemory(ARENA_BYTES);
-  const arena = new Arena(memory.buffer);
+  const { arena, sumBlocks } = memory();
   const clock = new BootClock(arena);
   const counters = new TunnelCounters();
   const protocol = createProtocol({ arena, mtu: input.mtu, nowMs: clock.now() }, input.options);
@@ -41,10 +40,7 @@ async function run(port: MessagePort, input: TunnelInput): Promise<void> {
       tcp: (flags & TUN_F_TSO4) !== 0,
       udp: (flags & TUN_F_USO4) !== 0,
     };
-    const path = new DataPath(
-      { arena, clock, tunFd, socketFd, wakeFd, offload, counters, sumBlocks: sumBlocks(memory) },
-      protocol,
-    );
+    const path = new DataPath({ arena, clock, tunFd, socketFd, wakeFd, offload, counters, sumBlocks }, protocol);
     const answer = (request: TunnelRequest): unknown => {
       if (request.kind === 'call') return protocol.call(request.request, clock.now());
       if (request.kind === 'socket') {
@@ -60,7 +56,7 @@ async function run(port: MessagePort, input: TunnelInput): Promise<void> {
       drain(wakeFd);
       if (Atomics.load(stop, 0) !== 0) path.end();
       for (let next = receiveMessageOnPort(port); next; next = receiveMessageOnPort(port)) {
-        port.postMessage(replyTo(next.message as TunnelRequest, answer));
+        reply(port, next.message as TunnelRequest, answer);
       }
     });
   } finally {
@@ -68,20 +64,23 @@ async function run(port: MessagePort, input: TunnelInput): Promise<void> {
   }
 }
 
-function replyTo(request: TunnelRequest, answer: (request: TunnelRequest) => unknown): TunnelReply {
+/** What the answer throws, and an answer that cannot be copied, is the asker's affair. */
+function reply(port: MessagePort, request: TunnelRequest, answer: (request: TunnelRequest) => unknown): void {
+  const { id } = request;
   try {
-    return { id: request.id, result: answer(request) };
+    port.postMessage({ id, result: answer(request) } satisfies TunnelReply);
   } catch (error) {
-    return { id: request.id, error: (error as Error).message };
+    port.postMessage({ id, error: (error as Error).message } satisfies TunnelReply);
   }
 }
 
-/** Undefined on a processor without vectors: the loop does it then. */
-function sumBlocks(memory: Parameters<typeof sumBlocksIn>[0]): SumBlocks | undefined {
+/** Without vectors on a processor that has none, or where address space is limited (RLIMIT_AS): a WebAssembly.Memory takes 8 GiB of it. */
+function memory(): { arena: Arena; sumBlocks?: SumBlocks } {
   try {
-    return sumBlocksIn(memory);
+    const vectors = wasmMemory(ARENA_BYTES);
+    return { arena: new Arena(vectors.buffer), sumBlocks: sumBlocksIn(vectors) };
   } catch {
-    return undefined;
+    return { arena: new Arena(ARENA_BYTES) };
   }
 }
 

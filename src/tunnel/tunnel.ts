@@ -7,7 +7,7 @@ import { Worker } from 'node:worker_threads';
 import { checked } from '../kernel/errno.js';
 import { libc, libcAsync } from '../kernel/ffi.js';
 import type { TunnelInput, TunnelReply, TunnelRequest, TunnelStatus } from './tunnel-messages.js';
-import { duplicate } from './tunnel-socket.js';
+import { duplicate, duplicateSocket } from './tunnel-socket.js';
 
 const EFD_CLOEXEC = 0o2000000;
 const F_GETFL = 3;
@@ -56,7 +56,8 @@ class WorkerTunnel implements Tunnel {
   readonly #worker: Worker;
   readonly #wakeFd = checked(libc.eventfd(0, EFD_CLOEXEC), 'eventfd', '');
   readonly #stop = new Int32Array(new SharedArrayBuffer(4));
-  readonly #fds: number[];
+  /** The TUN and the socket: duplicates. */
+  readonly #fds: number[] = [];
   readonly #waiting = new Map<number, Waiting>();
   #nextId = 1;
   #isEnded = false;
@@ -64,34 +65,24 @@ class WorkerTunnel implements Tunnel {
 
   constructor({ tunFd, socketFd, mtu, protocol, options }: TunnelOptions) {
     if (process.arch === 's390x') throw new Error('a tunnel needs a little-endian machine');
-    const tun = duplicate(tunFd);
-    this.#fds = [tun];
-    let socket: number;
     try {
-      socket = duplicate(socketFd);
+      const tun = duplicate(tunFd);
+      this.#fds.push(tun);
+      const socket = duplicateSocket(socketFd);
       this.#fds.push(socket);
       const flags = checked(libc.fcntl(tun, F_GETFL, 0), 'F_GETFL', `fd ${tunFd}`);
       checked(libc.fcntl(tun, F_SETFL, flags | constants.O_NONBLOCK), 'F_SETFL', `fd ${tunFd}`);
+      const { href } = protocol;
+      const [wakeFd, stop] = [this.#wakeFd, this.#stop];
+      const workerData: TunnelInput = { tunFd: tun, socketFd: socket, wakeFd, mtu, protocol: href, options, stop };
+      // Little garbage is made there, so little young memory does; the default is 16 MiB a half.
+      const resourceLimits = { maxYoungGenerationSizeMb: 4 };
+      const thread = new URL('./tunnel-worker.js', import.meta.url);
+      this.#worker = new Worker(thread, { workerData, resourceLimits, execArgv: [] });
     } catch (error) {
       for (const fd of [...this.#fds, this.#wakeFd]) libc.close(fd);
       throw error;
     }
-    const workerData: TunnelInput = {
-      tunFd: tun,
-      socketFd: socket,
-      wakeFd: this.#wakeFd,
-      mtu,
-      protocol: protocol.href,
-      options,
-      stop: this.#stop,
-    };
-    // Little garbage is made there, so little young memory does; the default is 16 MiB a half.
-    const resourceLimits = { maxYoungGenerationSizeMb: 4 };
-    this.#worker = new Worker(new URL('./tunnel-worker.js', import.meta.url), {
-      workerData,
-      resourceLimits,
-      execArgv: [],
-    });
     tunnels.add(this);
     this.started = new Promise((resolve, reject) => this.#waiting.set(0, { resolve, reject }));
     this.#worker.on('message', (reply: TunnelReply) => this.#settle(reply));
@@ -111,7 +102,7 @@ class WorkerTunnel implements Tunnel {
 
   async replaceSocket(socketFd: number): Promise<void> {
     if (this.#isEnded) throw new Error('the tunnel has ended');
-    const fd = duplicate(socketFd);
+    const fd = duplicateSocket(socketFd);
     this.#fds.push(fd);
     await this.#ask({ kind: 'socket', fd });
     const [before] = this.#fds.splice(1, 1);

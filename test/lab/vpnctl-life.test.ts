@@ -133,17 +133,17 @@ test('commands of the file run as the user, in order, and none is shown to ps', 
   const user = userOf(lab, UID);
   const before = await canonicalState(lab.app);
   const trace = join(user.home, 'trace');
-  const hook = (name: string) => `${name} = echo ${name} %i $(id -u) >> ${trace}`;
+  const keys = ['PreUp', 'PostUp', 'PostUp', 'PreDown', 'PostDown'];
+  const hooks = keys.map((key, index) => `${key} = echo ${index} %i $(id -u) >> ${trace}`);
   const secret = 'c2VjcmV0LXNlY3JldA';
   const lines = [
-    ...['PreUp', 'PostUp', 'PostUp', 'PreDown', 'PostDown'].map(hook),
+    ...hooks,
     `PostUp = true ${secret}; cat /proc/$PPID/cmdline /proc/$$/cmdline /proc/$$/environ > ${user.home}/shown`,
   ];
   const file = user.write('office.conf', officeConf(lab, { interface: lines }));
   await upAndPid(user, file, '--allow-hooks');
   assert.equal((await user.vpnctl('down')).status, 0);
-  const names = ['PreUp', 'PostUp', 'PostUp', 'PreDown', 'PostDown'];
-  assert.equal(readFileSync(trace, 'utf8'), names.map((name) => `${name} vpn-tun0 ${UID}\n`).join(''));
+  assert.equal(readFileSync(trace, 'utf8'), keys.map((_, index) => `${index} vpn-tun0 ${UID}\n`).join(''));
   assert.ok(!readFileSync(join(user.home, 'shown'), 'latin1').includes(secret));
 
   // A command that fails on the way up is the end of it; on the way down the rest is done all the same.

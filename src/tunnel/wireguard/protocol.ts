@@ -8,6 +8,7 @@ import { MESSAGE_INITIATION, MESSAGE_TRANSPORT } from './constants.js';
 import { Device } from './device.js';
 import type { DeviceChange } from './device-config.js';
 import { Endpoint } from './endpoint.js';
+import { messageType } from './messages.js';
 import { SCRATCH_BYTES } from './outbound.js';
 import type { Peer } from './peer.js';
 
@@ -34,6 +35,11 @@ export const createProtocol: CreateProtocol = ({ arena, mtu, nowMs: startMs }, o
         const peer = device.lastPeer;
         if (peer !== undefined && !peer.endpoint?.isAt(view, source)) peer.roam(Endpoint.at(memory, source));
         return bytes;
+      }
+      // Not even copied: strangers may send 64 KiB at a time.
+      if (messageType(memory, from, length) === undefined) {
+        device.counters.malformed++;
+        return 0;
       }
       // Who begins the handshake chose our address. Where we began it the kernel did, and may choose another tomorrow.
       const isInitiation = memory[from] === MESSAGE_INITIATION;

@@ -29,6 +29,8 @@ export interface Attacker {
   begin(order: FloodOrder): Promise<{ done: Promise<FloodReport> }>;
   /** The whole of it. */
   flood(order: FloodOrder): Promise<FloodReport>;
+  /** Ends what it is at. */
+  stop(): Promise<void>;
 }
 
 const PATIENCE_MS = 120_000;
@@ -42,7 +44,12 @@ export function startAttacker(host: LabHost): Attacker {
     await process.waitFor(new RegExp(`^\\{"begun":${number}\\}$`, 'm'));
     const answer = process.waitFor(new RegExp(`^\\{"number":${number},.*$`, 'm'), PATIENCE_MS);
     const done = answer.then(([line]) => JSON.parse(line) as FloodReport);
+    // Who stops it does not wait for it.
+    done.catch(() => {});
     return { done };
   };
-  return { begin, flood: async (order) => (await begin(order)).done };
+  const stop = async () => {
+    await process.kill('SIGKILL');
+  };
+  return { begin, flood: async (order) => (await begin(order)).done, stop };
 }

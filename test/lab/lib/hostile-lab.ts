@@ -36,7 +36,8 @@ export const FAR = { here: '10.11.0.1', there: '10.11.0.2' } as const;
 
 /** Both sessions are established when it returns, and transfers are taken at both ends. */
 export async function hostileLab(t: TestContext): Promise<HostileLab> {
-  const pair = await startPair(t);
+  // Its initiation gives old timestamps something to be older than.
+  const pair = await startPair(t, { initiator: 'theirs' });
   const { lab, here, there, ours } = pair;
   const mallory = await lab.host('mallory');
   await lab.link(here, 'eth1', ['198.51.100.1/24'], mallory, 'eth0', ['198.51.100.2/24']);
@@ -67,7 +68,7 @@ export async function hostileLab(t: TestContext): Promise<HostileLab> {
     addresses: [`${SECOND.there}/24`],
     peers: [{ publicKey: ours.publicKey, endpoint: `192.0.2.1:${ours.listenPort}`, allowedIps: [`${SECOND.here}/32`] }],
   });
-  await pingSizes(here, INSIDE.IPv4.there, [56]);
+  await pingSizes(there, INSIDE.IPv4.here, [56]);
   await pingSizes(here, SECOND.there, [56]);
   await Promise.all([
     receiveTransfers(here, INSIDE.IPv4.here),

@@ -93,3 +93,18 @@ test('sets of one client are made one after the other', async (t) => {
   assert.equal(await ask('set=1\n\n'.repeat(8)), 'errno=0\n\n'.repeat(8));
   assert.equal(most, 1);
 });
+
+test('a client that asks faster than it is answered waits', async (t) => {
+  let release = () => {};
+  const released = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  const { path } = await serve(t, { set: () => released });
+  const client = connect(path).resume();
+  const size = 8 << 20;
+  client.write('set=1\n\n'.repeat(size / 7));
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  assert.notEqual(client.writableLength, 0, 'all of it was read');
+  release();
+  client.destroy();
+});

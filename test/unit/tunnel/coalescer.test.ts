@@ -21,6 +21,7 @@ import {
   parsePacket,
   payloadOf,
   RST,
+  repair,
   SYN,
   segmentsOf,
   superPacketOf,
@@ -372,6 +373,7 @@ for (const version of [4, 6] as const) {
           const packet = packets[which] as Buffer;
           const at = version === 4 ? 2 : 4;
           packet.writeUInt16BE(packet.readUInt16BE(at) + change, at);
+          repair(packet, { version, protocol });
           const { runs } = joined(packets);
           assert.deepEqual(hex(runs.flat()), hex(packets));
           assert.ok(runs.every((run) => run.length === 1 || !run.some((each) => each.equals(packet))));
@@ -423,46 +425,55 @@ test('other protocols, and what is no packet at all, are handed on', () => {
   }
 });
 
-test('a TCP data offset that is none', () => {
+test('a TCP data offset that is none keeps a packet alone, whatever its checksum says', () => {
   for (const version of [4, 6] as const) {
     for (const words of [0, 4, 15]) {
-      const packets = [0, 1].map((index) => nth(index, { version }, 30));
-      for (const packet of packets) packet[transportAt(fieldsOf({ version })) + 12] = words * 16;
-      assert.deepEqual(counts(packets), [1, 1]);
+      // As if what is before, or missing from, the payload were so.
+      const payload = new Uint8Array(60);
+      const packets = [0, 1].map((index) => {
+        const sequence = 1_000_000 + index * (60 + 20 - words * 4);
+        const packet = packetOf({ version, payload, sequence, id: index });
+        packet[transportAt(fieldsOf({ version })) + 12] = words * 16;
+        return repair(packet, { version });
+      });
+      assert.deepEqual(hex(joined(packets).runs.flat()), hex(packets));
+      if (words < 5) assert.equal(joined(packets).written.length, 2);
     }
   }
 });
 
 /**
  * The second packet is written over the end of the first, which with so little payload is its header; each field of it that is
- * then compared with the first packet's is compared with its own. It is a fragment of another protocol between other hosts, and
- * every sum comes out right.
+ * then compared with the first packet's is compared with its own. It is of another protocol and between other hosts, and every
+ * sum comes out right.
  */
 test('a packet is compared with the header of the run, not with what has been written over it', () => {
-  const first = packetOf({ protocol: 'udp', trafficClass: 0, fragment: 0, payload: payloadOf(4) });
-  const setAddresses = (packet: Buffer) => {
-    // Both addresses together: 4520, as the first two words of the header.
-    packet.set([0x10, 0x00, 0x10, 0x10, 0x15, 0x00, 0x10, 0x10], 12);
-    return packet;
-  };
-  const sumOf = (bytes: Buffer) => {
-    let sum = 0;
-    for (let at = 0; at < bytes.length; at += 2) sum += bytes.readUInt16BE(at);
-    while (sum > 0xffff) sum = (sum & 0xffff) + (sum >>> 16);
-    return sum;
-  };
-  setAddresses(first).writeUInt16BE(0, 10);
-  first.writeUInt16BE(0xffff - sumOf(first.subarray(0, 20)), 10);
-  first.writeUInt16BE(0, 26);
-  const length = Buffer.from([0, 17, 0, 12]);
-  first.writeUInt16BE(0xffff - sumOf(Buffer.concat([first.subarray(12), length])), 26);
+  const word = (value: number) => Buffer.from([value >> 8, value & 255]);
+  /** In ones' complement. */
+  const add = (...values: number[]) => values.reduce((sum, each) => (sum + each) % 0xffff, 0);
+  const minus = (value: number) => 0xffff - (value % 0xffff);
+  const start = 0x4500 + 36;
+  const half = minus(start) % 2 === 0 ? minus(start) / 2 : (minus(start) + 0xffff) / 2;
+  const [id, df] = [0x1234, 0x4000];
 
-  const same = Buffer.from('eb5e59c1', 'hex');
-  const head = Buffer.from('45000020eb5e0020', 'hex');
-  const second = Buffer.concat([head, same, same, same, same, Buffer.from('000c0000', 'hex'), payloadOf(4, 9)]);
-  assert.equal(sumOf(second.subarray(0, 20)), 0xffff);
-  second.writeUInt16BE(0xffff - sumOf(Buffer.concat([second.subarray(12), length])), 26);
-  assert.deepEqual(hex(joined([first, second]).runs.flat()), hex([first, second]));
+  // Identification, flags, life and protocol, checksum: what must also be its two addresses, and half of what is missing.
+  const repeated = Buffer.concat([id, df, 0x4500, add(half, minus(add(id, df, 0x4500)))].map(word));
+  const tail = [repeated.subarray(0, 4), word(16), word(0), payloadOf(8, 9)];
+  const second = Buffer.concat([word(0x4500), word(36), repeated, repeated, ...tail]);
+  const seen = { protocol: 'udp' } as const;
+  const checksum = second.readUInt16BE(10);
+  repair(second, seen);
+  assert.equal(second.readUInt16BE(10), checksum, 'the header is right as it is');
+
+  const number = minus(add(start, df, start, half));
+  const first = packetOf({ protocol: 'udp', trafficClass: 0, fragment: df, id: number, payload: payloadOf(8) });
+  const addresses = add(half, minus(start));
+  first.set([...word(0), ...word(addresses), ...word(0), ...word(0)], 12);
+  repair(first, seen);
+  assert.deepEqual(
+    hex(joined([first, second]).written),
+    hex([first, second].map((each) => Buffer.concat([Buffer.alloc(10), each]))),
+  );
 });
 
 test('IPv4 packets that may be fragmented are joined only when they are numbered one after the other', () => {

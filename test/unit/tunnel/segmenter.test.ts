@@ -221,6 +221,23 @@ test('any super-packet comes out as the packets that it stands for', () => {
   );
 });
 
+test('a super-packet that says it has CWR is cut like any other', () => {
+  const given = { flags: ACK | CWR, payload: payloadOf(900) };
+  const { header, packet } = superPacketOf(given, 400);
+  header[1] = (header[1] as number) | 0x80;
+  assert.deepEqual(cut({ header, packet }).packets, segmentsOf(given, 400));
+});
+
+test('a checksum left to do that comes out as zero is sent as ones', () => {
+  for (const version of [4, 6] as const) {
+    const at = version === 4 ? 26 : 46;
+    const given = { version, protocol: 'udp' } as const;
+    const missing = packetOf({ ...given, payload: Buffer.alloc(2) }).subarray(at, at + 2);
+    const { packets } = cut(unfinishedPacketOf({ ...given, payload: missing }));
+    assert.equal(packets[0]?.readUInt16BE(at), 0xffff);
+  }
+});
+
 test('a packet whose header says nothing is handed on as it is', () => {
   const packet = Buffer.from(payloadOf(99));
   for (const flags of [0, 2]) {

@@ -193,6 +193,21 @@ export function parsePacket(packet: Buffer): PacketFields {
   });
 }
 
+/** Makes the checksums right again of a packet that was made from such fields and then changed; as many bytes as there are count. */
+export function repair(packet: Buffer, given: Partial<PacketFields>): Buffer {
+  const fields = fieldsOf(given);
+  const start = transportAt(fields);
+  if (fields.version === 4) {
+    packet.writeUInt16BE(0, 10);
+    packet.writeUInt16BE(internetChecksum(packet.subarray(0, start)), 10);
+  }
+  const at = start + checksumAt(fields);
+  packet.writeUInt16BE(0, at);
+  const body = packet.subarray(start);
+  packet.writeUInt16BE(internetChecksum(Buffer.concat([pseudoHeader(fields, body.length, packet), body])), at);
+  return packet;
+}
+
 /** Where the transport header begins. */
 export function transportAt(fields: Pick<PacketFields, 'version' | 'ipOptions' | 'hopByHopBytes'>): number {
   return fields.version === 4 ? 20 + fields.ipOptions.length : 40 + fields.hopByHopBytes;
@@ -217,11 +232,13 @@ function addresses({ version, source, destination }: PacketFields): [Buffer, Buf
   return [address(source), address(destination)];
 }
 
-function pseudoHeader(fields: PacketFields, bytes: number): Buffer {
+/** `packet`: where the addresses are, if not those of the fields. */
+function pseudoHeader(fields: PacketFields, bytes: number, packet?: Buffer): Buffer {
   const tail = Buffer.alloc(8);
   tail.writeUInt32BE(bytes, 0);
   tail.writeUInt32BE(fields.protocol === 'tcp' ? 6 : 17, 4);
-  return Buffer.concat([...addresses(fields), tail]);
+  const [start, end] = fields.version === 4 ? [12, 20] : [8, 40];
+  return Buffer.concat([...(packet ? [packet.subarray(start, end)] : addresses(fields)), tail]);
 }
 
 function networkOf(fields: PacketFields, bodyBytes: number): Buffer {
