@@ -85,6 +85,7 @@ const SAMPLES: [string, Partial<PacketFields>, number][] = ([4, 6] as const).fla
   (
     [
       ['TCP', { payload: payloadOf(5001) }, 1368],
+      ['TCP with PSH', { payload: payloadOf(5000), flags: ACK | PSH }, 1000],
       ['TCP with FIN and PSH', { payload: payloadOf(5000), flags: ACK | FIN | PSH }, 1000],
       ['TCP with CWR and ECE', { payload: payloadOf(5000), flags: ACK | CWR | ECE }, 1000],
       ['TCP with options', { payload: payloadOf(5000), options: TIMESTAMP }, 1356],

@@ -20,7 +20,7 @@ export type PlainEndRequest =
   | { command: 'resources' }
   /** Closes the tunnel; TUN and socket stay. */
   | { command: 'close' }
-  /** With the tunnel running, and what is asked meanwhile is not awaited. */
+  /** With the tunnel running; nothing wakes its thread before. */
   | { command: 'exit'; how: 'exit' | 'throw' }
   /** Starts and closes one tunnel after the other, and says what of them is left. */
   | { command: 'cycle'; times: number; mtu: number; options: PlainOptions };
@@ -81,7 +81,6 @@ async function answer(request: PlainEndRequest): Promise<unknown> {
       await tunnel?.close();
       return undefined;
     case 'exit':
-      void tunnel?.status();
       if (request.how === 'exit') process.exit(7);
       setImmediate(() => {
         throw new Error('thrown on the main thread');

@@ -20,14 +20,34 @@ const output = openTun('out0');
 const buffer = Buffer.alloc(65_536);
 console.log('ready');
 
-/** The kernel forwards within write(2); what it sends on its own account, such as router solicitations, is left out. */
+/** For a packet to read: mostly the kernel forwards within write(2), but now and then a moment later. */
+function wait(timeoutMs: number): void {
+  const POLLIN = 1;
+  const set = Buffer.alloc(128);
+  set.writeInt32LE(output.fd, 0);
+  set.writeInt16LE(POLLIN, 4);
+  libc.poll(set, 1, timeoutMs);
+}
+
+/** What the kernel sends on its own account, to IPv6 multicast groups, is left out. */
 function read(): string[] {
   const packets: string[] = [];
   for (;;) {
     const length = libc.read(output.fd, buffer, buffer.length);
     if (length <= 0) return packets;
-    const protocol = (buffer[0] as number) >> 4 === 4 ? buffer[9] : buffer[6];
-    if (protocol !== 58) packets.push(buffer.toString('hex', 0, length));
+    const isMulticast = (buffer[0] as number) >> 4 === 6 && buffer[24] === 0xff;
+    if (!isMulticast) packets.push(buffer.toString('hex', 0, length));
+  }
+}
+
+/** Until nothing has come for a while. */
+function readAll(): string[] {
+  const packets: string[] = [];
+  for (let timeoutMs = 500; ; timeoutMs = 10) {
+    wait(timeoutMs);
+    const more = read();
+    if (more.length === 0 && timeoutMs < 500) return packets;
+    packets.push(...more);
   }
 }
 
@@ -36,6 +56,6 @@ for await (const line of createInterface({ input: process.stdin })) {
   read();
   const bytes = Buffer.from(line, 'hex');
   const written = libc.write(input.fd, bytes, bytes.length) === bytes.length ? 'ok' : errnoName(errno());
-  const answer: TunPairAnswer = { number: ++number, written, packets: read() };
+  const answer: TunPairAnswer = { number: ++number, written, packets: readAll() };
   console.log(JSON.stringify(answer));
 }

@@ -73,5 +73,5 @@ test('BootClock goes on as the clock of the process does', async () => {
   const [boot, process] = [clock.now(), performance.now()];
   await new Promise((resolve) => setTimeout(resolve, 50));
   const [bootPassed, processPassed] = [clock.now() - boot, performance.now() - process];
-  assert.ok(Math.abs(bootPassed - processPassed) < 5, `${bootPassed} ms and ${processPassed} ms`);
+  assert.ok(Math.abs(bootPassed - processPassed) < 30, `${bootPassed} ms and ${processPassed} ms`);
 });
