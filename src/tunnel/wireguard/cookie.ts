@@ -117,6 +117,8 @@ export class MacChecker {
   hasMac2(message: Uint8Array, source: Uint8Array, nowMs: number): boolean {
     // Without a secret no cookie can be right: none was given out.
     if (!isHandshake(message) || !this.#cookieMaker || nowMs >= this.#cookieMakerUntilMs) return false;
+    // Nobody has a cookie at first: most of a flood costs no more than this.
+    if (message.subarray(mac1Offset(message) + MAC_BYTES).every((byte) => byte === 0)) return false;
     const cookie = this.#cookieMaker.of(addressAndPort(source));
     const mac2 = new Mac(cookie);
     const matches = mac2.matches(message, mac1Offset(message) + MAC_BYTES);

@@ -106,11 +106,15 @@ function spoilt(message: Uint8Array): Uint8Array[] {
     change(copy);
     return copy;
   };
-  const flipped = [...Array(8 * message.length).keys()].map((bit) =>
-    spoil((copy) => {
-      copy[bit >> 3] = (copy[bit >> 3] ?? 0) ^ (1 << (bit & 7));
-    }),
-  );
+  // With a counter that is still to come, so that it is the tag that refuses them.
+  const next = spoil((copy) => {
+    if (copy[0] === MESSAGE_TRANSPORT) copy[TRANSPORT_COUNTER + 3] = 1;
+  });
+  const flipped = [...Array(8 * message.length).keys()].map((bit) => {
+    const copy = next.slice();
+    copy[bit >> 3] = (copy[bit >> 3] ?? 0) ^ (1 << (bit & 7));
+    return copy;
+  });
   const longer = [1, 15, 16, 17, 1000, MAX_DATAGRAM_BYTES - message.length].map((more) => {
     const copy = new Uint8Array(message.length + more);
     copy.set(message);
