@@ -20,6 +20,7 @@ export const ROOT_CHAINS = [
   'root_arrive',
   'root_send',
   'root_dns',
+  'root_dns_zone',
   'root_outside',
   'forward_dns',
   'forward_refused',
@@ -68,6 +69,7 @@ function sets(): string[] {
     map('sent_user', 'uid'),
     map('sent_link', 'ifname'),
     map('dns_user', 'uid'),
+    map('dns_zone_user', 'uid'),
     map('dns_selection', 'mark'),
     map('dns_connection', 'mark'),
     map('source', 'ifname'),
@@ -166,6 +168,13 @@ function sending(): string[] {
  */
 function dns(): string[] {
   return [
+    // Before conntrack looks for the connection that a query belongs to.
+    addChain(INET, 'dns_zone'),
+    addRule(INET, 'dns_zone', BYPASSES),
+    addRule(INET, 'dns_zone', 'meta skuid vmap @dns_zone_user'),
+    addRule(INET, 'dns_zone', 'goto root_dns_zone'),
+    addChain(INET, 'untracked', 'type filter hook output priority raw'),
+    addRule(INET, 'untracked', 'udp dport 53 goto dns_zone'),
     addChain(INET, 'dns_mark'),
     addRule(INET, 'dns_mark', 'meta skuid vmap @dns_user'),
     addRule(INET, 'dns_mark', 'meta skuid 0-4294967294 goto root_dns'),

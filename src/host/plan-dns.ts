@@ -2,11 +2,15 @@
  * DNS of covered traffic, redirected to the VPN's servers: a VPN's share of the firewall's DNS chains (firewall-base.ts). A
  * family for which the VPN has no server is refused at once, so that a resolver tries its next server instead of asking
  * somebody else's. A query that is for one of the VPN's servers already goes there, so that resolvers fail over by themselves.
+ *
+ * Translation is conntrack's, which knows a connection by its addresses and ports. Queries of all users may have the same: the
+ * local resolver's address, and a port that comes round again. So those of each VPN are in a zone of their own. UDP only: a
+ * closed TCP port is not used again while it matters, and the last segments of a socket that is gone would not be told whose they are.
  */
 import type { VpnSpec } from '../model/vpn-spec.js';
 import { FAMILIES, type Family, IPV6 } from '../model/vpn-types.js';
 import { hex, INET, SELECTION, setField } from './nft-text.js';
-import { selectionMark } from './numbers.js';
+import { FIRST_ZONE, selectionMark } from './numbers.js';
 import type { PlanInput } from './plan.js';
 import type { FirewallPlan } from './plan-firewall.js';
 
@@ -16,10 +20,15 @@ export function planDns(input: PlanInput): DnsPlan {
   const { slot, spec, owner, trusted, selections } = input;
   const mark = selectionMark(selections.covered ?? 0);
   const covered = hex(mark);
-  const [chain, cover, to] = [`dns_${slot}`, `dns_cover_${slot}`, `dns_to_${slot}`];
+  const [chain, cover, to, zone] = [`dns_${slot}`, `dns_cover_${slot}`, `dns_to_${slot}`, `dns_zone_${slot}`];
   const unserved = FAMILIES.filter((family) => servers(spec, family).length === 0);
   const rules: [string, string][] = [
-    ...membership(input, cover, covered).map((text): [string, string] => [chain, text]),
+    // A socket from before the programs that mark has no mark yet: it may share a zone that is not its own, and is refused then.
+    ...membership(input, `ct original zone set ${FIRST_ZONE + slot}`, covered).map((text): [string, string] => [
+      zone,
+      text,
+    ]),
+    ...membership(input, `goto ${cover}`, covered).map((text): [string, string] => [chain, text]),
     ...unserved.map((family): [string, string] => [cover, `meta nfproto ${protocolName(family)} goto refuse`]),
     // A connection that an answer began, from before setUp or nobody's, would not be translated.
     [cover, 'udp sport != 53 ct direction reply goto refuse'],
@@ -34,7 +43,7 @@ export function planDns(input: PlanInput): DnsPlan {
   ];
   const rootRules: DnsPlan['rootRules'] = [];
   if (owner === 0) {
-    rootRules.push([INET, 'root_dns', `goto ${chain}`]);
+    rootRules.push([INET, 'root_dns', `goto ${chain}`], [INET, 'root_dns_zone', `goto ${zone}`]);
     // What is forwarded for containers and the like; what is for a resolver of this host stays here, and its own queries do not.
     if (trusted.length === 0) {
       rootRules.push(
@@ -48,28 +57,33 @@ export function planDns(input: PlanInput): DnsPlan {
         ]),
       );
     }
-  } else elements.push({ set: `${INET} dns_user`, key: String(owner), verdict: `goto ${chain}` });
-  return { chains: [to, cover, chain], rules, rootRules, elements };
+  } else {
+    elements.push(
+      { set: `${INET} dns_user`, key: String(owner), verdict: `goto ${chain}` },
+      { set: `${INET} dns_zone_user`, key: String(owner), verdict: `goto ${zone}` },
+    );
+  }
+  return { chains: [to, cover, chain, zone], rules, rootRules, elements };
 }
 
-/** Which of the packets that got here are covered. A user's chain sees that user's packets, root's all but theirs. */
+/** What to do with the packets that got here and are covered. A user's chain sees that user's packets, root's all but theirs. */
 function membership(
   { owner, trusted, blocked, selections, lastUid }: PlanInput,
-  cover: string,
+  verdict: string,
   covered: string,
 ): string[] {
   const uids = (selectors: PlanInput['trusted']) =>
     selectors.flatMap((selector) => (selector.kind === 'uid' ? [String(selector.uid)] : [])).join(', ');
   if (trusted.length > 0) {
     const listed = uids(trusted);
-    return [`${SELECTION} == ${covered} goto ${cover}`, ...(listed ? [`meta skuid { ${listed} } goto ${cover}`] : [])];
+    return [`${SELECTION} == ${covered} ${verdict}`, ...(listed ? [`meta skuid { ${listed} } ${verdict}`] : [])];
   }
   const passed = uids(blocked);
   return [
     ...(selections.blocked === undefined ? [] : [`${SELECTION} == ${hex(selectionMark(selections.blocked))} return`]),
     ...(passed && owner === 0 ? [`meta skuid { ${passed} } return`] : []),
     // A packet without a socket has no skuid and matches no range.
-    `meta skuid 0-${lastUid} goto ${cover}`,
+    `meta skuid 0-${lastUid} ${verdict}`,
   ];
 }
 

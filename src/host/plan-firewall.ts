@@ -70,7 +70,11 @@ export function planFirewall(input: PlanInput, numbers: SlotNumbers, shapes: Sha
   if (owner === 0) addRoot(plan, input, numbers, shapes);
   else addUser(plan, input, shapes);
   if (spec.dnsAddresses.length > 0) merge(plan, planDns(input));
-  else if (owner !== 0) plan.elements.push({ set: `${INET} dns_user`, key: String(owner), verdict: 'return' });
+  else if (owner !== 0) {
+    for (const set of [`${INET} dns_user`, `${INET} dns_zone_user`]) {
+      plan.elements.push({ set, key: String(owner), verdict: 'return' });
+    }
+  }
   return plan;
 }
 
