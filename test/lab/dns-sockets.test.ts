@@ -31,7 +31,7 @@ async function boundSockets(lab: DnsLab, uid: number) {
   const sockets: [number, string][] = [];
   for (const [index, [address]] of RESOLVERS.entries()) {
     const fd = await prober.call('open', address.includes(':') ? 2 : 1, 'udp');
-    await prober.call('bind', fd, address.includes(':') ? '::' : '0.0.0.0', 40_000 + 10 * (uid - 2000) + index);
+    await prober.call('bind', fd, address.includes(':') ? '::' : '0.0.0.0', 20_000 + 10 * (uid - 2000) + index);
     sockets.push([fd, address]);
   }
   return () =>
@@ -125,7 +125,7 @@ test('an answer that comes after setUp does not open the way to the resolver tha
       const more = KINDS[index] === 'connected' ? { isConnected } : { unconnected: true };
       return prober.call('askOn', sockets[index] ?? 0, { transport: 'dns-udp', address, timeoutMs, ...more });
     };
-    await prober.call('bind', sockets[0] ?? 0, family === 2 ? '::' : '0.0.0.0', 45_000 + family);
+    await prober.call('bind', sockets[0] ?? 0, family === 2 ? '::' : '0.0.0.0', 25_000 + family);
     const asked = await lab.moment();
     for (const index of KINDS.keys()) assert.equal(await ask(index, false, 200), 'silence');
     const ports: number[] = (await lab.departed())

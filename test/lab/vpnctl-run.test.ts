@@ -261,9 +261,10 @@ test('a sweep removes empty cgroups of launches wherever they are', { timeout: 6
 test('without cgroup v2 the caller is told so', { timeout: 120_000 }, async (t) => {
   const lab = await scene(t);
   if (!lab) return;
+  await lab.vpnd.process.waitFor(/ ready /, 60_000);
   await lab.app.run('umount', ['--lazy', cgroup2Root() ?? '']);
   const { status, stdout, stderr } = await run(lab, ID, ['echo', 'started']);
-  assert.deepEqual([status, stdout], [1, '']);
+  assert.deepEqual([status, stdout], [1, ''], `${stderr} ${lab.vpnd.log()}`);
   assert.match(stderr, /System internal error\. cgroup v2 is not mounted.*mount -t cgroup2/);
 });
 
