@@ -174,7 +174,8 @@ function dns(): string[] {
     addRule(INET, 'dns_zone', 'meta skuid vmap @dns_zone_user'),
     addRule(INET, 'dns_zone', 'goto root_dns_zone'),
     addChain(INET, 'untracked', 'type filter hook output priority raw'),
-    addRule(INET, 'untracked', 'udp dport 53 goto dns_zone'),
+    // From port 53 it may be the answer of a server here, whose connection is in no zone.
+    addRule(INET, 'untracked', 'udp sport != 53 udp dport 53 goto dns_zone'),
     addChain(INET, 'dns_mark'),
     addRule(INET, 'dns_mark', 'meta skuid vmap @dns_user'),
     addRule(INET, 'dns_mark', 'meta skuid 0-4294967294 goto root_dns'),

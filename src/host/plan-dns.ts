@@ -10,7 +10,7 @@
 import type { VpnSpec } from '../model/vpn-spec.js';
 import { FAMILIES, type Family, IPV6 } from '../model/vpn-types.js';
 import { hex, INET, SELECTION, setField } from './nft-text.js';
-import { FIRST_ZONE, selectionMark } from './numbers.js';
+import { FIRST_ZONE, SELECTION_FIELD, selectionMark } from './numbers.js';
 import type { PlanInput } from './plan.js';
 import type { FirewallPlan } from './plan-firewall.js';
 
@@ -23,15 +23,15 @@ export function planDns(input: PlanInput): DnsPlan {
   const [chain, cover, to, zone] = [`dns_${slot}`, `dns_cover_${slot}`, `dns_to_${slot}`, `dns_zone_${slot}`];
   const unserved = FAMILIES.filter((family) => servers(spec, family).length === 0);
   const rules: [string, string][] = [
-    // A socket from before the programs that mark has no mark yet: it may share a zone that is not its own, and is refused then.
+    // A socket from before the programs that mark has no mark yet, so it may be in a zone that is not its own.
     ...membership(input, `ct original zone set ${FIRST_ZONE + slot}`, covered).map((text): [string, string] => [
       zone,
       text,
     ]),
     ...membership(input, `goto ${cover}`, covered).map((text): [string, string] => [chain, text]),
     ...unserved.map((family): [string, string] => [cover, `meta nfproto ${protocolName(family)} goto refuse`]),
-    // A connection that an answer began, from before setUp or nobody's, would not be translated.
-    [cover, 'udp sport != 53 ct direction reply goto refuse'],
+    // A connection that an answer began, or somebody else, is there already and would not be translated.
+    [cover, `udp sport != 53 ct status confirmed ct mark & ${hex(SELECTION_FIELD)} != ${covered} goto refuse`],
     [cover, setField('meta', mark)],
     // The other bit of the field says which way the connection began, and stays.
     [cover, `ct mark set ct mark & ${hex(0x80ffffff | mark)} | ${covered}`],

@@ -11,11 +11,14 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { type DnsLab, dnsLab, dnsOf, MACHINE } from './lib/dns-lab.js';
 import { connect } from './lib/exits.js';
+import { POLICY_ADDRESSES } from './lib/policy-lab.js';
 import type { ProberOptions } from './lib/prober.js';
 import { vpnConfig } from './lib/vpn-app.js';
 import { exitOf } from './lib/vpn-lab.js';
 
 const RESOLVERS = [MACHINE[0], MACHINE[1]];
+/** Where nobody serves anything yet. */
+const FREE = { ipv4: '192.168.50.54', ipv6: 'fd50::54' } as const;
 const CALLERS = [0, 2001, 2002].map((uid) => ({
   match: { uid },
   system: true,
@@ -90,4 +93,57 @@ test('queries from one port, of one user after the other: each gets the servers 
   await connect(first, two, vpnConfig(two.vnic, dnsOf(two)));
   assert.deepEqual(await ask(lab, { uid: 2001 }, 21_001), both('exit2'));
   assert.deepEqual(await ask(lab, { uid: 2003 }, 22_001), both('machine'));
+});
+
+test('a socket of an application that is left out, older than the VPN, leads no query of others past it', {
+  timeout: 120_000,
+}, async (t) => {
+  const lab = await dnsLab(t, 'file');
+  if (!lab) return;
+  const left = lab.cgroup('app-left-1.scope');
+  const prober = await lab.prober({ uid: 2001, cgroup: left });
+  const sockets = await Promise.all([1, 2].map((family) => prober.call('open', family as 1 | 2, 'udp')));
+  const one = exitOf(lab, 1);
+  const lists = { blockedApplications: [`cgroup:${left.path}`] };
+  await connect(await lab.process(2001), one, vpnConfig(one.vnic, dnsOf(one, lists)));
+  for (const [index, address] of RESOLVERS.entries()) {
+    const fd = sockets[index] ?? 0;
+    await prober.call('bind', fd, address.includes(':') ? '::' : '0.0.0.0', 23_001);
+    const question = { transport: 'dns-udp', address, unconnected: true, timeoutMs: 10_000 } as const;
+    assert.equal(await prober.call('askOn', fd, question), 'machine');
+    await prober.call('close', fd);
+  }
+  const { outside } = await lab.asked(async () => {
+    for (const answer of await ask(lab, { uid: 2001 }, 23_001)) assert.match(answer, /^(exit1|EPERM)$/);
+  });
+  assert.deepEqual(outside, []);
+  assert.deepEqual(await ask(lab, { uid: 2001 }, 23_002), both('exit1'));
+});
+
+test("a name server here answers those who ask from port 53, whatever it asked them through root's VPN", {
+  timeout: 120_000,
+}, async (t) => {
+  const lab = await dnsLab(t, 'file');
+  if (!lab) return;
+  const two = exitOf(lab, 2);
+  await connect(await lab.process(0), two, vpnConfig(two.vnic, dnsOf(two)));
+  const [server, client] = await Promise.all([lab.prober({ uid: 0 }), lab.stranger(lab.lanHost)]);
+  const { app } = POLICY_ADDRESSES;
+  await lab.lanHost.configure('eth0', [`${FREE.ipv4}/24`, `${FREE.ipv6}/64`]);
+  const from53 = { transport: 'udp', port: 53, unconnected: true } as const;
+  for (const family of ['ipv4', 'ipv6'] as const) {
+    const notifier = await server.call('open', family === 'ipv6' ? 2 : 1, 'udp');
+    await server.call('bind', notifier, app[family], 53);
+    await server.call('askOn', notifier, { ...from53, address: FREE[family], timeoutMs: 500 });
+    await server.call('close', notifier);
+  }
+  await server.call('serve', 'here', 53);
+  for (const family of ['ipv4', 'ipv6'] as const) {
+    const fd = await client.call('open', family === 'ipv6' ? 2 : 1, 'udp');
+    await client.call('bind', fd, FREE[family], 53);
+    for (let round = 0; round < 3; round++) {
+      const answer = await client.call('askOn', fd, { ...from53, address: app[family], timeoutMs: 2000 });
+      assert.match(answer, /^here /, `${family}, round ${round}`);
+    }
+  }
 });

@@ -1,6 +1,6 @@
 /**
  * New sessions in time, without shortened timers: two pairs of this tunnel and wireguard-go (lib/wireguard-lab.ts) run side by
- * side for 130 s, in one of which this tunnel began and has to rekey, in the other wireguard-go.
+ * side for 132 s, in one of which this tunnel began and has to rekey, in the other wireguard-go.
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -14,13 +14,27 @@ import {
   type WireGuardMessage,
 } from './lib/wireguard-lab.js';
 
-const SECONDS = 130;
+const SECONDS = 132;
 const REKEY_AFTER_SECONDS = 120;
 const PINGS_PER_SECOND = 5;
 
 /** The handshake's initiator knows the session by its own index, which the responder sends data to. */
 function receiverIndex({ payload }: WireGuardMessage): number {
   return Buffer.from(payload).readUInt32LE(4);
+}
+
+/**
+ * wireguard-go sets the timer for a second try only when the first is sent. On a busy machine the response is there before it,
+ * and a needless handshake comes REKEY_TIMEOUT (5 s) and up to a third of a second later.
+ */
+function withoutRepeats(handshakes: readonly WireGuardMessage[]): WireGuardMessage[] {
+  const kept: WireGuardMessage[] = [];
+  for (let at = 0; at < handshakes.length; at += 2) {
+    const pair = handshakes.slice(at, at + 2);
+    const after = (pair[0]?.timeMs ?? 0) - (kept.at(-2)?.timeMs ?? Number.NEGATIVE_INFINITY);
+    if (after < 5000 || after > 5500) kept.push(...pair);
+  }
+  return kept;
 }
 
 test('whoever began rekeys after 120 s, whichever of the two it is, and no packet is lost, doubled or late', async (t) => {
@@ -46,22 +60,29 @@ test('whoever began rekeys after 120 s, whichever of the two it is, and no packe
       assert.ok(Math.max(...times) < 500, `an answer after ${Math.max(...times)} ms`);
 
       const handshakes = messages.filter(({ type }) => type !== 4);
-      assert.deepEqual(described(handshakes), [`${initiator} 1`, `${responder} 2`, `${initiator} 1`, `${responder} 2`]);
-      const [, first, again, second] = handshakes;
-      assert.ok(first && again && second);
+      const began = messages[0]?.timeMs ?? 0;
+      const wanted = initiator === 'theirs' ? withoutRepeats(handshakes) : handshakes;
+      assert.deepEqual(
+        described(wanted),
+        [`${initiator} 1`, `${responder} 2`, `${initiator} 1`, `${responder} 2`],
+        `after ${handshakes.map(({ timeMs }) => Math.round(timeMs - began)).join(', ')} ms`,
+      );
+      const [, first, again] = wanted;
+      const last = handshakes.at(-1);
+      assert.ok(first && again && last);
       const waited = (again.timeMs - first.timeMs) / 1000;
       assert.ok(waited >= REKEY_AFTER_SECONDS - 0.5 && waited < REKEY_AFTER_SECONDS + 3, `rekey after ${waited} s`);
 
       // Data goes to the new indexes a moment after the response; both directions.
-      const settled = messages.filter(({ type, timeMs }) => type === 4 && timeMs > second.timeMs + 1000);
+      const settled = messages.filter(({ type, timeMs }) => type === 4 && timeMs > last.timeMs + 1000);
       const indexOf = (message: WireGuardMessage) => message.payload.slice(4, 8).join('.');
-      const toInitiator = second.payload.slice(8, 12).join('.');
-      const toResponder = indexOf(second);
+      const toInitiator = last.payload.slice(8, 12).join('.');
+      const toResponder = indexOf(last);
       for (const message of settled) {
         assert.equal(indexOf(message), message.from === initiator ? toResponder : toInitiator);
       }
       assert.ok(settled.length > 2 * PINGS_PER_SECOND, `${settled.length} messages in the new session`);
-      assert.notEqual(receiverIndex(first), receiverIndex(second));
+      assert.notEqual(receiverIndex(first), receiverIndex(last));
     }),
   );
 });
