@@ -4,6 +4,7 @@
  */
 import { rmSync } from 'node:fs';
 import { Socket } from 'node:net';
+import { keepMemoryPrivate } from '../tunnel/private-memory.js';
 import { exitCodeOf, live } from './tunnel-life.js';
 import { note } from './tunnel-log.js';
 import { decodeOrder } from './tunnel-order.js';
@@ -29,6 +30,7 @@ result.resume();
 const tell = (what: StartResult) => result.end(`${JSON.stringify(what)}\n`);
 
 try {
+  keepMemoryPrivate();
   const bytes = await readAll(process.stdin);
   const order = decodeOrder(bytes);
   bytes.fill(0);

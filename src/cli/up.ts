@@ -9,6 +9,7 @@ import type { Readable, Writable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { IPV6 } from '../model/vpn-types.js';
+import { keepMemoryPrivate } from '../tunnel/private-memory.js';
 import { createVpnConnection } from '../vpn/vpn.js';
 import { makeRuntimeFolder } from './runtime-folder.js';
 import { live } from './tunnel-life.js';
@@ -42,6 +43,7 @@ export function parseUp(words: readonly string[]): UpOptions {
  * or, for what happened in the tunnel's process, UpError.
  */
 export async function up({ which, foreground, allowHooks }: UpOptions, say: UpOutput): Promise<number> {
+  keepMemoryPrivate();
   const order = await orderOf(which, allowHooks, say.warn);
   try {
     if (foreground) {

@@ -72,6 +72,9 @@ export const libc = {
   sched_setscheduler: declare<(thread: number, policy: number, parameters: Uint8Array) => number>(
     'int sched_setscheduler(int, int, const uint8_t *)',
   ),
+  prctl: declare<(operation: number, a: number, b: number, c: number, d: number) => number>(
+    'int prctl(int, unsigned long, unsigned long, unsigned long, unsigned long)',
+  ),
   eventfd: declare<(initial: number, flags: number) => number>('int eventfd(unsigned int, int)'),
   if_nametoindex: declare<(name: string) => number>('unsigned int if_nametoindex(const char *)'),
   syscall: declare<(number: number, a: number, b: number, c: number) => number>('long syscall(long, long, long, long)'),

@@ -104,6 +104,15 @@ test(
       assert.equal(readFileSync(`/proc/${pid}/stat`, 'latin1').split(' ')[5], String(pid), 'a session of its own');
     });
 
+    await t.test("no other process of the user's reads its memory", async () => {
+      const mapsOf = async (pid: number) => {
+        const command = ['--reuid=2001', '--regid=2001', '--clear-groups', '--', 'cat', `/proc/${pid}/maps`];
+        return (await lab.app.run('setpriv', command, { check: false })).stderr;
+      };
+      assert.equal(await mapsOf(app.pid), '');
+      assert.match(await mapsOf(await pidOf(user)), /Permission denied/);
+    });
+
     await t.test('down: as it was, and nothing is left', async () => {
       const { status, stdout } = await user.vpnctl('down', 'office');
       assert.deepEqual([status, stdout], [0, 'office (vpn-tun0): down\n']);
