@@ -15,8 +15,6 @@ import type { Connection } from './sockets.js';
 const TCP = 6;
 const UDP = 17;
 const DNS_PORT = 53;
-/** The kernel looks through its whole table for each. */
-const MAX_FORGOTTEN_PORTS = 16;
 
 export class Connections {
   readonly #ender = new SocketEnder();
@@ -32,24 +30,10 @@ export class Connections {
     return this.#ender.inbound();
   }
 
-  /**
-   * When rules and firewall stand: what the VPN covers and was not made for it ends. `besideRoot`: root's VPN stands, by which
-   * the user's sockets may have asked.
-   */
-  async begin(plan: Plan, coverage: Coverage, besideRoot: boolean): Promise<void> {
+  /** When rules and firewall stand: what the VPN covers and was not made for it ends. */
+  async begin(plan: Plan, coverage: Coverage): Promise<void> {
     if (plan.hasDns) await this.#forgetUntranslated();
     await this.#ender.endCovered(coverage);
-    if (!besideRoot) return;
-    // Only the user's own: of others in-flight answers would be lost. One with more sockets than that has them wait.
-    const ports = (await this.#ender.unconnectedPorts(coverage)).slice(0, MAX_FORGOTTEN_PORTS);
-    const any = { value: 0, mask: 0 };
-    await this.#table.batch(
-      ports.flatMap((fromPort) =>
-        FAMILIES.map((family) =>
-          deleteConnections({ mark: any, to: { family, protocol: UDP, port: DNS_PORT }, fromPort }),
-        ),
-      ),
-    );
   }
 
   /**

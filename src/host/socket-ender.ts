@@ -14,7 +14,7 @@ import {
 import { SockDiag } from '../kernel/sock-diag.js';
 import { canonicalAddress } from '../model/address.js';
 import { BusinessError } from '../model/errors.js';
-import { type Coverage, covers } from './coverage.js';
+import type { Coverage } from './coverage.js';
 import { type Connection, coveredOutbound, fromAddresses, inboundConnections } from './sockets.js';
 
 const CONNECTED = stateMask([TCP_ESTABLISHED]);
@@ -50,12 +50,6 @@ export class SocketEnder {
       ...(await this.#diag.list({ protocol: 'raw', states: CONNECTED | UNCONNECTED })),
     ];
     return this.#diag.destroy(coveredOutbound(entries, coverage, ownAddresses()));
-  }
-
-  /** Ports of covered UDP sockets that are not connected, and so live on. */
-  async unconnectedPorts(coverage: Coverage): Promise<number[]> {
-    const entries = await this.#diag.list({ protocol: 'udp', states: UNCONNECTED });
-    return [...new Set(entries.filter((entry) => covers(coverage, entry)).map(({ local }) => local.port))];
   }
 
   /** Ends whatever has one of these addresses (canonical literals) and is of no spared user's; returns how many sockets. */

@@ -303,7 +303,7 @@ export class VpnHost {
     );
     const beside = { usersWithOwnVpn, lan: this.#neighbourhood.lan };
     const covered = await coverageOf(plan, request, paths, beside);
-    await this.#connections.begin(plan, covered, plan.owner !== 0 && this.#hasRootVpn());
+    await this.#connections.begin(plan, covered);
     undo.push(() => this.#lockdown.hold(plan.owner));
     await this.#lockdown.release(plan.owner);
     const { dnsAddresses, searchDomains, trustedApplications } = request.spec;

@@ -15,7 +15,6 @@ const NLA_F_NESTED = 0x8000;
 const CTA_TUPLE_ORIG = 1;
 const CTA_TUPLE_PROTO = 2;
 const CTA_PROTO_NUM = 1;
-const CTA_PROTO_SRC_PORT = 2;
 const CTA_PROTO_DST_PORT = 3;
 const CTA_MARK = 8;
 const CTA_MARK_MASK = 21;
@@ -23,15 +22,12 @@ const CTA_FILTER = 25;
 const CTA_FILTER_ORIG_FLAGS = 1;
 /** Places of these fields in the kernel's list of what a filter may compare. */
 const COMPARE_PROTO_NUM = 1 << 3;
-const COMPARE_PROTO_SRC_PORT = 1 << 4;
 const COMPARE_PROTO_DST_PORT = 1 << 5;
 
 export interface ConnectionFilter {
   mark: { value: number; mask: number };
   /** IP protocol and port of the first packet's destination; the kernel compares them within one family. */
   to?: { family: Family; protocol: number; port: number };
-  /** With `to`: the port of the first packet's source. */
-  fromPort?: number;
 }
 
 /** struct nfgenmsg: family, version, resource. With version 0 the family would mean nothing. */
@@ -39,7 +35,7 @@ function header(family: Family | undefined): Buffer {
   return Buffer.from([family === undefined ? AF_UNSPEC : family === IPV6 ? AF_INET6 : AF_INET, 1, 0, 0]);
 }
 
-export function deleteConnections({ mark, to, fromPort }: ConnectionFilter): NetlinkRequest {
+export function deleteConnections({ mark, to }: ConnectionFilter): NetlinkRequest {
   return {
     call: 'IPCTNL_MSG_CT_DELETE',
     describe: () => `connections with mark 0x${mark.value.toString(16)}`,
@@ -49,15 +45,11 @@ export function deleteConnections({ mark, to, fromPort }: ConnectionFilter): Net
         writer.nested(CTA_TUPLE_ORIG | NLA_F_NESTED, () =>
           writer.nested(CTA_TUPLE_PROTO | NLA_F_NESTED, () => {
             writer.attribute(CTA_PROTO_NUM, Buffer.from([to.protocol]));
-            if (fromPort !== undefined) writer.attribute(CTA_PROTO_SRC_PORT, portBytes(fromPort));
             writer.attribute(CTA_PROTO_DST_PORT, portBytes(to.port));
           }),
         );
         writer.nested(CTA_FILTER | NLA_F_NESTED, () =>
-          writer.attributeU32(
-            CTA_FILTER_ORIG_FLAGS,
-            COMPARE_PROTO_NUM | COMPARE_PROTO_DST_PORT | (fromPort === undefined ? 0 : COMPARE_PROTO_SRC_PORT),
-          ),
+          writer.attributeU32(CTA_FILTER_ORIG_FLAGS, COMPARE_PROTO_NUM | COMPARE_PROTO_DST_PORT),
         );
       }
       writer.attribute(CTA_MARK, bigEndian(mark.value));

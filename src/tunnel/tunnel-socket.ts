@@ -4,7 +4,7 @@
  */
 import { checked, lastError } from '../kernel/errno.js';
 import { libc } from '../kernel/ffi.js';
-import { AF_INET6, SOCK_DGRAM } from '../kernel/socket-options.js';
+import { AF_INET6, SOCK_DGRAM, socketDomain, socketType } from '../kernel/socket-options.js';
 
 const SOCK_NONBLOCK = 0o4000;
 const SOCK_CLOEXEC = 0o2000000;
@@ -77,15 +77,7 @@ export function duplicate(fd: number): number {
 /** The same of a UDP socket of IPv6; throws for any other descriptor, which poll(2) would find readable for ever. */
 export function duplicateSocket(fd: number): number {
   const copy = duplicate(fd);
-  const SO_TYPE = 3;
-  const SO_DOMAIN = 39;
-  if (numberOption(copy, SO_TYPE) === SOCK_DGRAM && numberOption(copy, SO_DOMAIN) === AF_INET6) return copy;
+  if (socketType(copy) === SOCK_DGRAM && socketDomain(copy) === AF_INET6) return copy;
   libc.close(copy);
   throw new Error(`fd ${fd} is no UDP socket of IPv6`);
-}
-
-function numberOption(fd: number, option: number): number | undefined {
-  const value = Buffer.alloc(4);
-  const length = Buffer.from([4, 0, 0, 0]);
-  return libc.getsockopt(fd, SOL_SOCKET, option, value, length) === 0 ? value.readInt32LE(0) : undefined;
 }
