@@ -76,6 +76,12 @@ async function startAgain(end: PlainEnd, far: Side): Promise<void> {
   await end.ask({ command: 'start', mtu: 1420, options: { peer: { address: OUTSIDE.IPv4[far], port: 52_000 } } });
 }
 
+/** The thread; the TUN's and the socket's duplicates, and the eventfd. */
+function isGone(before: Resources, after: Resources): void {
+  assert.equal(after.threads, before.threads - 1);
+  assert.ok(after.fds <= before.fds - 3, `${before.fds} descriptors, then ${after.fds}`);
+}
+
 test('a tunnel is closed and started again on the same descriptors, many times, while a transfer goes on', {
   timeout: 120_000,
 }, async (t) => {
@@ -102,8 +108,7 @@ test('closed in the middle of traffic: the thread and its descriptors are gone, 
   await here.ask({ command: 'close' });
   assert.equal(await here.ended(), 'without an error');
   const closed = await settled(here);
-  assert.equal(closed.threads, running.threads - 1);
-  assert.ok(closed.fds <= running.fds - 3, `${running.fds} descriptors, then ${closed.fds}`);
+  isGone(running, closed);
   assert.equal((await here.host.json('ip', ['-j', 'link', 'show', 'dev', 'tun0'])).length, 1);
   await assert.rejects(here.status(), /the tunnel has ended/);
   await there.status();
@@ -195,8 +200,7 @@ for (const where of ['seal', 'open'] as const) {
     await here.call({ ask: 'fault', fault: { in: where, what: 'throw', every: 100 } });
     assert.equal(await here.ended(3000), `${where} fails`);
     const ended = await settled(here);
-    assert.equal(ended.threads, running.threads - 1);
-    assert.ok(ended.fds <= running.fds - 3, `${running.fds} descriptors, then ${ended.fds}`);
+    isGone(running, ended);
     await there.status();
     await startAgain(here, 'there');
     await receiveTransfers(there.host, INSIDE.IPv6.there);

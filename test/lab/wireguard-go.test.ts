@@ -9,24 +9,13 @@
  */
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
-import { type TestContext, test } from 'node:test';
+import { test } from 'node:test';
 import type { LabHost } from './lib/host.js';
 import { iperf, startIperf } from './lib/iperf3.js';
-import { Lab } from './lib/lab.js';
 import { startOpenVpn } from './lib/openvpn.js';
+import { twoHosts } from './lib/two-hosts.js';
 import { requirePeers } from './lib/unpacked-peers.js';
 import { startWireGuardGo, type WireGuardGo, wireGuardKeys, wireGuardPresharedKey } from './lib/wireguard-go.js';
-
-async function twoHosts(t: TestContext): Promise<{ left: LabHost; right: LabHost }> {
-  const lab = await Lab.create();
-  t.after(() => lab.close());
-  const [left, right] = await Promise.all([lab.host('left'), lab.host('right')]);
-  await lab.link(left, 'eth0', ['192.0.2.1/24', '2001:db8:1::1/64'], right, 'eth0', [
-    '192.0.2.2/24',
-    '2001:db8:1::2/64',
-  ]);
-  return { left, right };
-}
 
 /** `left` knows where `right` is; not the other way round. */
 async function twoWireGuards(left: LabHost, right: LabHost): Promise<[WireGuardGo, WireGuardGo]> {
@@ -55,7 +44,7 @@ async function twoWireGuards(left: LabHost, right: LabHost): Promise<[WireGuardG
 
 test('two wireguard-go speak with each other, and wg tells what they did', async (t) => {
   if (!requirePeers(t)) return;
-  const { left, right } = await twoHosts(t);
+  const { here: left, there: right } = await twoHosts(t);
   const [onLeft, onRight] = await twoWireGuards(left, right);
   const capture = await right.capture('eth0', ['udp']);
   await left.run('ping', ['-c2', '-i0.2', '-W2', '10.7.0.2']);
@@ -90,7 +79,7 @@ test('two wireguard-go speak with each other, and wg tells what they did', async
 
 test('a wireguard-go that is stopped leaves neither interface nor socket nor process', async (t) => {
   if (!requirePeers(t)) return;
-  const { left, right } = await twoHosts(t);
+  const { here: left, there: right } = await twoHosts(t);
   const [onLeft] = await twoWireGuards(left, right);
   await onLeft.stop();
   const links = await left.json<{ ifname: string }[]>('ip', ['-j', 'link']);
@@ -101,7 +90,7 @@ test('a wireguard-go that is stopped leaves neither interface nor socket nor pro
 
 test('peers can be added to a wireguard-go, and its settings changed', async (t) => {
   if (!requirePeers(t)) return;
-  const { left } = await twoHosts(t);
+  const { here: left } = await twoHosts(t);
   const one = await startWireGuardGo(left, 'wg0', { addresses: ['10.7.0.1/32'], mtu: 1280 });
   const { publicKey } = wireGuardKeys();
   await one.addPeers({ publicKey, allowedIps: ['10.7.0.9/32'], endpoint: '192.0.2.2:7', persistentKeepalive: 25 });
@@ -128,7 +117,7 @@ test('peers can be added to a wireguard-go, and its settings changed', async (t)
 
 test('iperf3 measures TCP and UDP through a tunnel', async (t) => {
   if (!requirePeers(t)) return;
-  const { left, right } = await twoHosts(t);
+  const { here: left, there: right } = await twoHosts(t);
   await twoWireGuards(left, right);
   await startIperf(right, '10.7.0.2');
   const capture = await right.capture('wg0', ['tcp[tcpflags] = tcp-syn']);
@@ -143,7 +132,7 @@ test('iperf3 measures TCP and UDP through a tunnel', async (t) => {
 
 test('OpenVPN connects two hosts in ChaCha20-Poly1305', async (t) => {
   if (!requirePeers(t)) return;
-  const { left, right } = await twoHosts(t);
+  const { here: left, there: right } = await twoHosts(t);
   const { client } = await startOpenVpn(
     { host: right, name: 'ovpn', ipv4: '10.8.0.2', ipv6: 'fd08::2', outside: '192.0.2.2', port: 1194 },
     { host: left, name: 'ovpn', ipv4: '10.8.0.1', ipv6: 'fd08::1' },

@@ -9,19 +9,13 @@
 import type { TestContext } from 'node:test';
 import type { TunnelStatus } from '../../../src/tunnel/tunnel-messages.js';
 import type { LabHost } from './host.js';
-import { Lab } from './lab.js';
+import type { Lab } from './lab.js';
 import type { PlainEndRequest, Resources } from './plain-end.js';
 import type { PlainCounts, PlainOptions, PlainRequest } from './plain-protocol.js';
 import type { LabProcess } from './process.js';
+import { INSIDE, OUTSIDE, twoHosts } from './two-hosts.js';
 
-export const OUTSIDE = {
-  IPv4: { here: '192.0.2.1', there: '192.0.2.2' },
-  IPv6: { here: '2001:db8:1::1', there: '2001:db8:1::2' },
-} as const;
-export const INSIDE = {
-  IPv4: { here: '10.9.0.1', there: '10.9.0.2' },
-  IPv6: { here: 'fd09::1', there: 'fd09::2' },
-} as const;
+export { INSIDE, OUTSIDE };
 export const FAMILIES = ['IPv4', 'IPv6'] as const;
 export type Side = 'here' | 'there';
 const SCRIPT = 'dist/test/lab/lib/plain-end.js';
@@ -89,13 +83,7 @@ export interface PlainPairOptions {
 /** Both tunnels run, their links are up, and nothing has been sent. */
 export async function startPlainPair(t: TestContext, options: PlainPairOptions = {}): Promise<PlainPair> {
   const { outside = 'IPv4', mtu = 1420 } = options;
-  const lab = await Lab.create();
-  t.after(() => lab.close());
-  const [here, there] = await Promise.all([lab.host('here'), lab.host('there')]);
-  await lab.link(here, 'eth0', ['192.0.2.1/24', '2001:db8:1::1/64'], there, 'eth0', [
-    '192.0.2.2/24',
-    '2001:db8:1::2/64',
-  ]);
+  const { lab, here, there } = await twoHosts(t);
   const start = async (host: LabHost, side: Side, far: Side): Promise<PlainEnd> => {
     const end = new PlainEnd(host);
     const { offload = true, sendBufferBytes, ...own } = options[side] ?? {};

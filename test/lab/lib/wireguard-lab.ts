@@ -10,26 +10,13 @@
 import type { TestContext } from 'node:test';
 import { startCapture } from './capture.js';
 import type { LabHost } from './host.js';
-import { Lab } from './lab.js';
 import { type OurTunnel, startOurTunnel } from './our-tunnel.js';
 import type { CapturedPacket } from './pcap.js';
+import { type Hosts, INSIDE, OUTSIDE, twoHosts } from './two-hosts.js';
 import { startWireGuardGo, type WireGuardGo, wireGuardKeys, wireGuardPresharedKey } from './wireguard-go.js';
 
-export const OUTSIDE = {
-  IPv4: { here: '192.0.2.1', there: '192.0.2.2' },
-  IPv6: { here: '2001:db8:1::1', there: '2001:db8:1::2' },
-} as const;
-export const INSIDE = {
-  IPv4: { here: '10.9.0.1', there: '10.9.0.2' },
-  IPv6: { here: 'fd09::1', there: 'fd09::2' },
-} as const;
+export { type Hosts, INSIDE, OUTSIDE, twoHosts };
 export const PORTS = { here: 51001, there: 51002 } as const;
-
-export interface Hosts {
-  lab: Lab;
-  here: LabHost;
-  there: LabHost;
-}
 
 export interface Pair extends Hosts {
   ours: OurTunnel;
@@ -45,17 +32,6 @@ export interface PairOptions {
   /** Of the one that begins. */
   persistentKeepalive?: number;
   offload?: boolean;
-}
-
-export async function twoHosts(t: Pick<TestContext, 'after'>): Promise<Hosts> {
-  const lab = await Lab.create();
-  t.after(() => lab.close());
-  const [here, there] = await Promise.all([lab.host('here'), lab.host('there')]);
-  await lab.link(here, 'eth0', ['192.0.2.1/24', '2001:db8:1::1/64'], there, 'eth0', [
-    '192.0.2.2/24',
-    '2001:db8:1::2/64',
-  ]);
-  return { lab, here, there };
 }
 
 /** Nothing has been sent yet when it returns, unless the initiator has a persistent keepalive. */
