@@ -33,7 +33,7 @@ import {
   writeU32,
 } from './messages.js';
 import { SymmetricState } from './symmetric-state.js';
-import { generateKeyPair, importPrivateKey, type KeyPair, publicKeyOf, sharedSecret } from './x25519.js';
+import { generateKeyPair, importPrivateKey, keyPairOf, publicKeyOf, sharedSecret } from './x25519.js';
 
 const NOTHING = new Uint8Array(0);
 
@@ -100,7 +100,7 @@ export function createInitiation(i: {
   ephemeral?: Uint8Array;
 }): { message: Uint8Array; state: InitiatorState } {
   if (i.timestamp.length !== TIMESTAMP_BYTES) throw new RangeError(`a timestamp of ${i.timestamp.length} bytes`);
-  const ephemeral = keyPair(i.ephemeral);
+  const ephemeral = i.ephemeral ? keyPairOf(i.ephemeral) : generateKeyPair();
   const symmetric = SymmetricState.start(i.peerPublicKey);
   const message = new Uint8Array(INITIATION_BYTES);
   writeU32(message, 0, MESSAGE_INITIATION);
@@ -167,7 +167,7 @@ export function createResponse(
   localIndex: number,
   ephemeral?: Uint8Array,
 ): { message: Uint8Array; keys: TransportKeys } {
-  const pair = keyPair(ephemeral);
+  const pair = ephemeral ? keyPairOf(ephemeral) : generateKeyPair();
   const symmetric = SymmetricState.resume(state);
   const message = new Uint8Array(RESPONSE_BYTES);
   writeU32(message, 0, MESSAGE_RESPONSE);
@@ -238,11 +238,6 @@ function staticKey(identity: Identity): KeyObject {
     staticKeys.set(identity, key);
   }
   return key;
-}
-
-function keyPair(ephemeral: Uint8Array | undefined): KeyPair {
-  if (!ephemeral) return generateKeyPair();
-  return { privateKey: importPrivateKey(ephemeral), publicKey: publicKeyOf(ephemeral) };
 }
 
 /**

@@ -4,21 +4,18 @@
  * A private key is imported as PKCS #8 and not as JWK, which would be faster (22 instead of 310 µs): a JWK is a string, and
  * strings cannot be zeroed. Who uses a key often imports it once, with importPrivateKey(). OpenSSL zeroes the memory behind
  * a KeyObject when it is collected as garbage.
+ *
+ * Keys never come from generateKeyPair() or generateKeyPairSync(), though they are faster still. In Node 20 the job that made
+ * a key locks its mutex when it is collected; export() holds that mutex while it allocates, and an allocation may collect
+ * the job: the thread then waits for itself, for ever. Rare, once in some ten thousand keys, but then the VPN is gone.
  */
-import {
-  createPrivateKey,
-  createPublicKey,
-  diffieHellman,
-  generateKeyPairSync,
-  type KeyObject,
-  randomBytes,
-} from 'node:crypto';
+import { createPrivateKey, createPublicKey, diffieHellman, type KeyObject, randomFillSync } from 'node:crypto';
 import { KEY_BYTES } from './constants.js';
 
 /** RFC 8410: OneAsymmetricKey, version 0, id-X25519, an OCTET STRING in an OCTET STRING; the 32 bytes follow. */
 const PKCS8_HEADER = Uint8Array.of(0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x6e, 4, 0x22, 4, 0x20);
 
-/** A pair that lives for one handshake. `privateKey` never leaves OpenSSL. */
+/** A pair as handshakes want it. */
 export interface KeyPair {
   readonly privateKey: KeyObject;
   readonly publicKey: Uint8Array;
@@ -26,19 +23,30 @@ export interface KeyPair {
 
 /** 32 random bytes, clamped as `wg genkey` prints them. */
 export function generatePrivateKey(): Uint8Array {
-  const key = Uint8Array.from(randomBytes(KEY_BYTES));
+  const key = randomFillSync(new Uint8Array(KEY_BYTES));
   key[0] = (key[0] as number) & 0xf8;
   key[31] = ((key[31] as number) & 0x7f) | 0x40;
   return key;
 }
 
 export function publicKeyOf(privateKey: Uint8Array): Uint8Array {
-  return rawPublicKey(createPublicKey(importPrivateKey(privateKey)));
+  return keyPairOf(privateKey).publicKey;
 }
 
+export function keyPairOf(rawPrivateKey: Uint8Array): KeyPair {
+  const privateKey = importPrivateKey(rawPrivateKey);
+  const { x = '' } = createPublicKey(privateKey).export({ format: 'jwk' });
+  return { privateKey, publicKey: Uint8Array.from(Buffer.from(x, 'base64url')) };
+}
+
+/** A pair that lives for one handshake: only OpenSSL still has the private key. */
 export function generateKeyPair(): KeyPair {
-  const pair = generateKeyPairSync('x25519');
-  return { privateKey: pair.privateKey, publicKey: rawPublicKey(pair.publicKey) };
+  const raw = generatePrivateKey();
+  try {
+    return keyPairOf(raw);
+  } finally {
+    raw.fill(0);
+  }
 }
 
 /** Any 32 bytes are a private key: RFC 7748 clamps them before use. */
@@ -70,10 +78,6 @@ export function sharedSecret(privateKey: Uint8Array | KeyObject, publicKey: Uint
     // OpenSSL's only failure here: it checks for the all-zero result itself, in constant time.
     return undefined;
   }
-}
-
-function rawPublicKey(key: KeyObject): Uint8Array {
-  return Uint8Array.from(Buffer.from(key.export({ format: 'jwk' }).x ?? '', 'base64url'));
 }
 
 function requireKey(key: Uint8Array): void {

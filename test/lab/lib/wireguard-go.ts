@@ -3,8 +3,9 @@
  * /var/run/wireguard: names have to differ within a host only. What asks (`wg`, `showWireGuard`) works with every implementation
  * that has the cross-platform userspace socket there.
  */
-import { generateKeyPairSync, randomBytes } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import { createConnection } from 'node:net';
+import { generatePrivateKey, publicKeyOf } from '../../../src/tunnel/wireguard/x25519.js';
 import type { LabHost } from './host.js';
 import type { LabProcess } from './process.js';
 import { PROGRAMS, peerEnvironment } from './unpacked-peers.js';
@@ -75,10 +76,9 @@ export interface WireGuardPeerDump {
 }
 
 export function wireGuardKeys(): WireGuardKeys {
-  const { privateKey } = generateKeyPairSync('x25519');
-  const { d = '', x = '' } = privateKey.export({ format: 'jwk' });
-  const standard = (text: string) => Buffer.from(text, 'base64url').toString('base64');
-  return { privateKey: standard(d), publicKey: standard(x) };
+  const privateKey = generatePrivateKey();
+  const base64 = (key: Uint8Array) => Buffer.from(key).toString('base64');
+  return { privateKey: base64(privateKey), publicKey: base64(publicKeyOf(privateKey)) };
 }
 
 export function wireGuardPresharedKey(): string {

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { createHook } from 'node:async_hooks';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import {
@@ -81,6 +82,15 @@ test('generateKeyPair() gives a pair that agrees with a raw key', () => {
   const secret = sharedSecret(pair.privateKey, publicKeyOf(raw));
   assert.equal(secret?.length, 32);
   assert.deepEqual(sharedSecret(raw, pair.publicKey), secret);
+});
+
+test('no job of node:crypto makes a key: one that is collected while its key is exported stops the thread for ever', () => {
+  const jobs: string[] = [];
+  const hook = createHook({ init: (_id, type) => jobs.push(type) }).enable();
+  generateKeyPair();
+  publicKeyOf(generatePrivateKey());
+  hook.disable();
+  assert.deepEqual(new Set(jobs), new Set(['RANDOMBYTESREQUEST']));
 });
 
 test('a key of another length is a mistake of the caller', () => {
