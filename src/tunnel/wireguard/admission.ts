@@ -13,8 +13,9 @@
 import type { Endpoint } from './endpoint.js';
 import { SourceLimiter, TokenBucket } from './rate-limit.js';
 
-// On one core of 2024 some 1, 12 and 80 µs each, and 440 for the answer to a peer: together under a third of it. A peer from a place not known before, or one
-// whose place is known to the attacker as well, has to get one of the cookies: of 25,000 strangers a second a tenth has one.
+// On one core of 2024 some 1, 12 and 80 µs each, and 440 more for the answer to a true peer: together under a third of it. A
+// peer from a place not known before, or one whose place is known to the attacker as well, has to get one of the cookies: of
+// 25,000 strangers a second a tenth has one.
 const READING = { perSecond: 50_000, burst: 5_000, kept: 1_000 };
 const COOKIES = { perSecond: 2_500, burst: 200, kept: 50 };
 const HANDSHAKES = { perSecond: 400, burst: 120, kept: 20 };

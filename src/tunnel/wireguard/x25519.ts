@@ -5,9 +5,10 @@
  * strings cannot be zeroed. Who uses a key often imports it once, with importPrivateKey(). OpenSSL zeroes the memory behind
  * a KeyObject when it is collected as garbage.
  *
- * Keys never come from generateKeyPair() or generateKeyPairSync(), though they are faster still. In Node 20 the job that made
- * a key locks its mutex when it is collected; export() holds that mutex while it allocates, and an allocation may collect
- * the job: the thread then waits for itself, for ever. Rare, once in some ten thousand keys, but then the VPN is gone.
+ * Keys never come from node:crypto's generateKeyPair() or generateKeyPairSync(), though those are faster. In Node 20 the job
+ * that made a key locks the key's mutex when it is collected as garbage; export() holds that mutex while it allocates, and an
+ * allocation may collect the job: the thread then waits for itself, for ever. Rare, once in some ten thousand keys, but then
+ * the VPN is gone.
  */
 import { createPrivateKey, createPublicKey, diffieHellman, type KeyObject, randomFillSync } from 'node:crypto';
 import { KEY_BYTES } from './constants.js';
