@@ -3,8 +3,9 @@
  * A wireguard-go sends to this tunnel, and a third host floods it, as in test/lab/wireguard-flood.test.ts.
  */
 import { iperf, startIperf } from '../../test/lab/lib/iperf3.js';
+import { INSIDE } from '../../test/lab/lib/two-hosts.js';
 import { type Flood, startAttacker } from '../../test/lab/lib/wireguard-attacker.js';
-import { INSIDE, PORTS, pingSizes, startPair } from '../../test/lab/lib/wireguard-lab.js';
+import { PORTS, pingSizes, startPair } from '../../test/lab/lib/wireguard-lab.js';
 import { median } from './statistics.js';
 
 export const FLOOD_DATAGRAMS = 100_000;

@@ -28,6 +28,7 @@ import { readLinkFacts } from './links.js';
 import { Lockdown } from './lockdown.js';
 import { Neighbourhood } from './neighbourhood.js';
 import { programPrefix } from './numbers.js';
+import type { Operation } from './operation.js';
 import {
   type Plan,
   type PlanInput,
@@ -249,7 +250,7 @@ export class VpnHost {
   exceptions(uid?: number): LeakException[] {
     const { lan } = this.#neighbourhood;
     const isAsked = (owner: number) => uid === undefined || owner === uid;
-    const plans = [...this.#raised.values()].map(({ plan }) => plan).filter(({ owner }) => isAsked(owner));
+    const plans = this.#plans().filter(({ owner }) => isAsked(owner));
     return [
       ...plans.flatMap((plan) => exceptionsOfVpn(plan, lan, this.#policy)),
       ...exceptionsOfLockdown([...this.#lockdown.users].filter(isAsked), lan),
@@ -285,8 +286,7 @@ export class VpnHost {
       await this.#neighbourhood.refresh(this.#policy, { vpn: true, rootVpn: plan.owner === 0 || this.#hasRootVpn() });
     }
     this.#marks.guard(plan, request, tun.ifindex, undo);
-    const shared = isFirst ? [...planBase(this.#lastUid), ...planUdpServices(this.#policy.udpServices)] : [];
-    const rules = [...shared, ...plan.sectionRules, ...plan.rules];
+    const rules = [...(isFirst ? this.#sharedRules() : []), ...plan.sectionRules, ...plan.rules];
     await addObjects(this.#netlink, vnicRequests(plan, tun), [...plan.routes, ...rules], tun.ifindex, undo);
     return tun;
   }
@@ -298,9 +298,8 @@ export class VpnHost {
     paths: Record<'covered' | 'blocked', readonly string[]>,
     undo: UndoStack,
   ): Promise<void> {
-    const usersWithOwnVpn = new Set(
-      [...this.#raised.values()].map(({ plan: { owner } }) => owner).filter((uid) => uid !== 0),
-    );
+    const owners = this.#plans().map(({ owner }) => owner);
+    const usersWithOwnVpn = new Set(owners.filter((uid) => uid !== 0));
     const beside = { usersWithOwnVpn, lan: this.#neighbourhood.lan };
     const covered = await coverageOf(plan, request, paths, beside);
     await this.#connections.begin(plan, covered);
@@ -320,15 +319,13 @@ export class VpnHost {
 
   async #removeState(plan: Plan, tun: Tun): Promise<void> {
     this.#raised.delete(plan.slot);
-    const others = [...this.#raised.values()].map((each) => each.plan);
+    const others = this.#plans();
     for (const selection of Object.values(plan.selections)) this.#selections.delete(selection);
     const undo = new UndoStack();
     const unused = this.#sections.release(plan.buckets);
     undo.push(() => this.#refreshAfter(plan));
     if (this.#raised.size === 0) {
-      undo.push(() =>
-        removeObjects(this.#netlink, [...planBase(this.#lastUid), ...planUdpServices(this.#policy.udpServices)]),
-      );
+      undo.push(() => removeObjects(this.#netlink, this.#sharedRules()));
     }
     undo.push(() => this.#marks.detach(plan, tun.ifindex));
     undo.push(() => this.#connections.forget(plan));
@@ -354,11 +351,20 @@ export class VpnHost {
   }
 
   #syncFront(): Promise<void> {
-    return this.#front.sync([...this.#raised.values()].map(({ plan }) => plan));
+    return this.#front.sync(this.#plans());
+  }
+
+  #plans(): Plan[] {
+    return [...this.#raised.values()].map(({ plan }) => plan);
   }
 
   #hasRootVpn(): boolean {
-    return [...this.#raised.values()].some(({ plan }) => plan.owner === 0);
+    return this.#plans().some(({ owner }) => owner === 0);
+  }
+
+  /** What stands once while there is any VPN. */
+  #sharedRules(): Operation[] {
+    return [...planBase(this.#lastUid), ...planUdpServices(this.#policy.udpServices)];
   }
 
   /** Everything that should stand, put back as far as it does not. */
@@ -366,18 +372,13 @@ export class VpnHost {
     return this.#lane.run(async () => {
       if (this.#raised.size > 0) {
         await this.#firewall.restore(await this.#connections.inbound());
-        const shared = [
-          ...planBase(this.#lastUid),
-          ...planUdpServices(this.#policy.udpServices),
-          ...this.#sections.all(),
-        ];
         for (const { plan, tun } of this.#raised.values()) {
           // A vNIC that somebody deleted does not come back: its descriptor is dead. What is left keeps it closed.
           await this.#netlink.batch(vnicRequests(plan, tun));
           await restoreObjects(this.#netlink, plan.routes, tun.ifindex);
         }
-        await restoreObjects(this.#netlink, shared, 0);
-        for (const { plan } of this.#raised.values()) await restoreObjects(this.#netlink, plan.rules, 0);
+        await restoreObjects(this.#netlink, [...this.#sharedRules(), ...this.#sections.all()], 0);
+        for (const { rules } of this.#plans()) await restoreObjects(this.#netlink, rules, 0);
       }
       await this.#lockdown.restore();
       await this.#refresh();

@@ -7,9 +7,10 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { sendDatagrams, sendSegments } from './lib/datagrams.js';
 import type { Fault } from './lib/plain-protocol.js';
-import { FAMILIES, INSIDE, kernelCounters, startPlainPair } from './lib/plain-tunnel.js';
+import { FAMILIES, kernelCounters, startPlainPair } from './lib/plain-tunnel.js';
 import { requireRoot } from './lib/prerequisites.js';
 import { receiveTransfers, transfer } from './lib/transfer.js';
+import { INSIDE } from './lib/two-hosts.js';
 
 const BYTES = 12 << 20;
 const TRANSPORT = { IPv4: 20, IPv6: 40 } as const;

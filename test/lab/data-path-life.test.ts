@@ -9,10 +9,11 @@ import type { LabHost } from './lib/host.js';
 import { Lab } from './lib/lab.js';
 import { startOurTunnel } from './lib/our-tunnel.js';
 import type { Resources } from './lib/plain-end.js';
-import { INSIDE, OUTSIDE, type PlainEnd, type PlainPair, type Side, startPlainPair } from './lib/plain-tunnel.js';
+import { type PlainEnd, type PlainPair, type Side, startPlainPair } from './lib/plain-tunnel.js';
 import { requireRoot } from './lib/prerequisites.js';
 import type { LabProcess } from './lib/process.js';
 import { receiveTransfers, transfer } from './lib/transfer.js';
+import { INSIDE, OUTSIDE } from './lib/two-hosts.js';
 import { eventually } from './lib/vpn-lab.js';
 import { wireGuardKeys } from './lib/wireguard-go.js';
 

@@ -6,9 +6,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ALL_ARRIVED, sendDatagrams, sendSegments } from './lib/datagrams.js';
-import { FAMILIES, INSIDE, OUTSIDE, startPlainPair } from './lib/plain-tunnel.js';
+import { FAMILIES, startPlainPair } from './lib/plain-tunnel.js';
 import { requireRoot } from './lib/prerequisites.js';
 import { receiveTransfers, transfer } from './lib/transfer.js';
+import { INSIDE, OUTSIDE } from './lib/two-hosts.js';
 
 const MEGABYTE = 1 << 20;
 const PATH_MTU = 1280;

@@ -8,9 +8,10 @@ import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { ALL_ARRIVED, sendDatagrams } from './lib/datagrams.js';
 import type { LabHost } from './lib/host.js';
-import { FAMILIES, INSIDE, kernelCounters, type PlainPair, startPlainPair } from './lib/plain-tunnel.js';
+import { FAMILIES, kernelCounters, type PlainPair, startPlainPair } from './lib/plain-tunnel.js';
 import { requireRoot } from './lib/prerequisites.js';
 import { receiveTransfers, transfer } from './lib/transfer.js';
+import { INSIDE } from './lib/two-hosts.js';
 import { eventually } from './lib/vpn-lab.js';
 
 const MEGABYTE = 1 << 20;

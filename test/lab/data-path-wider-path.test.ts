@@ -4,8 +4,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ALL_ARRIVED, sendSegments } from './lib/datagrams.js';
-import { INSIDE, OUTSIDE, startPlainPair } from './lib/plain-tunnel.js';
+import { startPlainPair } from './lib/plain-tunnel.js';
 import { requireRoot } from './lib/prerequisites.js';
+import { INSIDE, OUTSIDE } from './lib/two-hosts.js';
 
 const SEGMENTS = { segmentBytes: 1300, count: 40, sends: 10 };
 const DATAGRAMS = SEGMENTS.count * SEGMENTS.sends;

@@ -9,17 +9,10 @@ import { ALL_ARRIVED, sendDatagrams, sendSegments } from './lib/datagrams.js';
 import type { LabHost } from './lib/host.js';
 import { Lab } from './lib/lab.js';
 import { startOurTunnel } from './lib/our-tunnel.js';
-import {
-  checksumErrors,
-  FAMILIES,
-  INSIDE,
-  OUTSIDE,
-  type PlainPair,
-  type PlainPairOptions,
-  startPlainPair,
-} from './lib/plain-tunnel.js';
+import { checksumErrors, FAMILIES, type PlainPair, type PlainPairOptions, startPlainPair } from './lib/plain-tunnel.js';
 import { requireRoot } from './lib/prerequisites.js';
 import { receiveTransfers, transfer } from './lib/transfer.js';
+import { INSIDE, OUTSIDE } from './lib/two-hosts.js';
 import { wireGuardKeys } from './lib/wireguard-go.js';
 
 const MEGABYTE = 1 << 20;

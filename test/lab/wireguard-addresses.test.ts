@@ -4,8 +4,9 @@
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { INSIDE, OUTSIDE } from './lib/two-hosts.js';
 import { requirePeers } from './lib/unpacked-peers.js';
-import { captureMessages, INSIDE, OUTSIDE, PORTS, pingSizes, startPair } from './lib/wireguard-lab.js';
+import { captureMessages, PORTS, pingSizes, startPair } from './lib/wireguard-lab.js';
 
 const SECOND = { IPv4: '192.0.2.101', IPv6: '2001:db8:1::101' } as const;
 const PREFIX = { IPv4: 24, IPv6: 64 } as const;

@@ -9,12 +9,12 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { iperf, startIperf } from './lib/iperf3.js';
+import { INSIDE } from './lib/two-hosts.js';
 import { requirePeers } from './lib/unpacked-peers.js';
 import { type Flood, type FloodOptions, startAttacker } from './lib/wireguard-attacker.js';
 import {
   captureMessages,
   described,
-  INSIDE,
   type Pair,
   PORTS,
   pingSizes,

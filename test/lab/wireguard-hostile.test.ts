@@ -13,9 +13,10 @@ import { FAR, type HostileLab, hostileLab, keyBytes, SECOND } from './lib/hostil
 import { startOurTunnel } from './lib/our-tunnel.js';
 import type { CapturedPacket } from './lib/pcap.js';
 import { transfer } from './lib/transfer.js';
+import { INSIDE } from './lib/two-hosts.js';
 import { requirePeers } from './lib/unpacked-peers.js';
 import { eventually } from './lib/vpn-lab.js';
-import { INSIDE, PORTS, pingSizes } from './lib/wireguard-lab.js';
+import { PORTS, pingSizes } from './lib/wireguard-lab.js';
 
 const MEGABYTE = 1 << 20;
 const FLOOD = 100_000;

@@ -3,14 +3,13 @@ import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import type { PeerStatus } from '../../src/tunnel/wireguard/device-config.js';
 import { receiveTransfers, transfer } from './lib/transfer.js';
+import { INSIDE, OUTSIDE } from './lib/two-hosts.js';
 import { requirePeers } from './lib/unpacked-peers.js';
 import { eventually } from './lib/vpn-lab.js';
 import type { WireGuardPeerDump } from './lib/wireguard-go.js';
 import {
   captureMessages,
   described,
-  INSIDE,
-  OUTSIDE,
   type Pair,
   pingSizes,
   startPair,

@@ -10,9 +10,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { startOurTunnel } from './lib/our-tunnel.js';
+import { twoHosts } from './lib/two-hosts.js';
 import { requirePeers } from './lib/unpacked-peers.js';
 import { startWireGuardGo, type WireGuardGo, wireGuardKeys, wireGuardPresharedKey } from './lib/wireguard-go.js';
-import { twoHosts } from './lib/wireguard-lab.js';
 
 const COUNT = 50;
 /** The server begins with these, the others begin themselves. */

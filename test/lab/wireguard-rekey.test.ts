@@ -4,15 +4,9 @@
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { INSIDE } from './lib/two-hosts.js';
 import { requirePeers } from './lib/unpacked-peers.js';
-import {
-  captureMessages,
-  described,
-  INSIDE,
-  pingSizes,
-  startPair,
-  type WireGuardMessage,
-} from './lib/wireguard-lab.js';
+import { captureMessages, described, pingSizes, startPair, type WireGuardMessage } from './lib/wireguard-lab.js';
 
 const SECONDS = 132;
 const REKEY_AFTER_SECONDS = 120;

@@ -33,7 +33,7 @@ import {
   writeU32,
 } from './messages.js';
 import { SymmetricState } from './symmetric-state.js';
-import { generateKeyPair, importPrivateKey, keyPairOf, publicKeyOf, sharedSecret } from './x25519.js';
+import { generateKeyPair, importPrivateKey, type KeyPair, publicKeyOf, sharedSecret } from './x25519.js';
 
 const NOTHING = new Uint8Array(0);
 
@@ -88,7 +88,7 @@ export function staticSecretOf(identity: Identity, peerPublicKey: Uint8Array): U
 /**
  * @param i.staticSecret staticSecretOf(identity, peerPublicKey).
  * @param i.timestamp 12 bytes, see TimestampSource.
- * @param i.ephemeral a private key for tests; otherwise a fresh one is made.
+ * @param i.ephemeral for tests; otherwise a fresh pair is made.
  * @returns 148 bytes with both macs zero, and what consumeResponse() needs. Wipe it when an answer was taken or given up on.
  */
 export function createInitiation(i: {
@@ -97,10 +97,10 @@ export function createInitiation(i: {
   staticSecret: Uint8Array;
   localIndex: number;
   timestamp: Uint8Array;
-  ephemeral?: Uint8Array;
+  ephemeral?: KeyPair;
 }): { message: Uint8Array; state: InitiatorState } {
   if (i.timestamp.length !== TIMESTAMP_BYTES) throw new RangeError(`a timestamp of ${i.timestamp.length} bytes`);
-  const ephemeral = i.ephemeral ? keyPairOf(i.ephemeral) : generateKeyPair();
+  const ephemeral = i.ephemeral ?? generateKeyPair();
   const symmetric = SymmetricState.start(i.peerPublicKey);
   const message = new Uint8Array(INITIATION_BYTES);
   writeU32(message, 0, MESSAGE_INITIATION);
@@ -165,19 +165,18 @@ export function createResponse(
   state: ResponderState,
   presharedKey: Uint8Array,
   localIndex: number,
-  ephemeral?: Uint8Array,
+  ephemeral: KeyPair = generateKeyPair(),
 ): { message: Uint8Array; keys: TransportKeys } {
-  const pair = ephemeral ? keyPairOf(ephemeral) : generateKeyPair();
   const symmetric = SymmetricState.resume(state);
   const message = new Uint8Array(RESPONSE_BYTES);
   writeU32(message, 0, MESSAGE_RESPONSE);
   writeU32(message, SENDER_OFFSET, localIndex);
   writeU32(message, RESPONSE_RECEIVER, state.peerIndex);
 
-  message.set(pair.publicKey, RESPONSE_EPHEMERAL);
-  symmetric.mixEphemeral(pair.publicKey);
-  symmetric.mixChainingKey(required(sharedSecret(pair.privateKey, state.peerEphemeral)));
-  symmetric.mixChainingKey(required(sharedSecret(pair.privateKey, state.peerPublicKey)));
+  message.set(ephemeral.publicKey, RESPONSE_EPHEMERAL);
+  symmetric.mixEphemeral(ephemeral.publicKey);
+  symmetric.mixChainingKey(required(sharedSecret(ephemeral.privateKey, state.peerEphemeral)));
+  symmetric.mixChainingKey(required(sharedSecret(ephemeral.privateKey, state.peerPublicKey)));
   symmetric.mixPresharedKey(presharedKey);
   message.set(symmetric.seal(NOTHING), RESPONSE_NOTHING);
 

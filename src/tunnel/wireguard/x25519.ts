@@ -34,6 +34,7 @@ export function publicKeyOf(privateKey: Uint8Array): Uint8Array {
   return keyPairOf(privateKey).publicKey;
 }
 
+/** @param rawPrivateKey 32 bytes, the caller's to zero. */
 export function keyPairOf(rawPrivateKey: Uint8Array): KeyPair {
   const privateKey = importPrivateKey(rawPrivateKey);
   const { x = '' } = createPublicKey(privateKey).export({ format: 'jwk' });

@@ -15,8 +15,9 @@ import { type Attacker, startAttacker } from '../attackers/wireguard-flood.js';
 import type { LabHost } from './host.js';
 import { type OurTunnel, startOurTunnel } from './our-tunnel.js';
 import { receiveTransfers } from './transfer.js';
+import { INSIDE } from './two-hosts.js';
 import { type WireGuardKeys, type WireGuardPeer, wireGuardKeys } from './wireguard-go.js';
-import { INSIDE, type Pair, pingSizes, startPair } from './wireguard-lab.js';
+import { type Pair, pingSizes, startPair } from './wireguard-lab.js';
 
 export interface HostileLab extends Pair {
   /** This tunnel, in the host of wireguard-go. */

@@ -15,7 +15,6 @@ import type { PlainCounts, PlainOptions, PlainRequest } from './plain-protocol.j
 import type { LabProcess } from './process.js';
 import { INSIDE, OUTSIDE, twoHosts } from './two-hosts.js';
 
-export { INSIDE, OUTSIDE };
 export const FAMILIES = ['IPv4', 'IPv6'] as const;
 export type Side = 'here' | 'there';
 const SCRIPT = 'dist/test/lab/lib/plain-end.js';

@@ -15,7 +15,6 @@ import type { CapturedPacket } from './pcap.js';
 import { type Hosts, INSIDE, OUTSIDE, twoHosts } from './two-hosts.js';
 import { startWireGuardGo, type WireGuardGo, wireGuardKeys, wireGuardPresharedKey } from './wireguard-go.js';
 
-export { type Hosts, INSIDE, OUTSIDE, twoHosts };
 export const PORTS = { here: 51001, there: 51002 } as const;
 
 export interface Pair extends Hosts {

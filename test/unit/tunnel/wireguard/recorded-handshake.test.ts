@@ -12,7 +12,7 @@ import {
   staticSecretOf,
 } from '../../../../src/tunnel/wireguard/noise.js';
 import { tai64n } from '../../../../src/tunnel/wireguard/tai64n.js';
-import { publicKeyOf } from '../../../../src/tunnel/wireguard/x25519.js';
+import { keyPairOf, publicKeyOf } from '../../../../src/tunnel/wireguard/x25519.js';
 import {
   ourPrivateKey,
   presharedKey,
@@ -41,7 +41,7 @@ function ourInitiation() {
     staticSecret,
     localIndex: weInitiate.ourIndex,
     timestamp: tai64n(weInitiate.wallClockMs),
-    ephemeral: weInitiate.ourEphemeral,
+    ephemeral: keyPairOf(weInitiate.ourEphemeral),
   });
   new MacSender(theirPublicKey).addMacs(message, 0);
   return { message, state };
@@ -78,7 +78,7 @@ test('our response is the one it took, and its keepalive opens with our keys', (
   assert.ok(initiation);
   assert.equal(initiation.senderIndex, theyInitiate.theirIndex);
   const { ourIndex, ourEphemeral, keepalive } = theyInitiate;
-  const { message, keys } = createResponse(initiation.state, presharedKey, ourIndex, ourEphemeral);
+  const { message, keys } = createResponse(initiation.state, presharedKey, ourIndex, keyPairOf(ourEphemeral));
   new MacSender(theirPublicKey).addMacs(message, 0);
   assert.deepEqual(message, theyInitiate.ourResponse);
   assert.deepEqual(openTransport(keys.receiving, keepalive), nothing);
