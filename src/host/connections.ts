@@ -3,17 +3,20 @@
  * connections remembers of them.
  */
 import { deleteConnections } from '../kernel/conntrack.js';
+import { listConnections } from '../kernel/conntrack-list.js';
+import type { SocketEntry } from '../kernel/inet-diag.js';
 import { NetlinkSocket } from '../kernel/netlink-socket.js';
 import { FAMILIES } from '../model/vpn-types.js';
 import type { Coverage } from './coverage.js';
 import { SELECTION_FIELD, selectionMark } from './numbers.js';
 import type { Plan } from './plan.js';
 import { SocketEnder } from './socket-ender.js';
-import type { Connection } from './sockets.js';
+import type { Connection, Flow } from './sockets.js';
 
 /** IP protocol numbers. */
 const TCP = 6;
 const UDP = 17;
+const IP_PROTOCOL = { tcp: TCP, udp: UDP, udplite: 136 } as const;
 const DNS_PORT = 53;
 
 export class Connections {
@@ -30,10 +33,28 @@ export class Connections {
     return this.#ender.inbound();
   }
 
-  /** When rules and firewall stand: what the VPN covers and was not made for it ends. */
-  async begin(plan: Plan, coverage: Coverage): Promise<void> {
+  /**
+   * When rules and firewall stand: what the VPN covers and was not made for it ends. `remember` hears before where all that led to.
+   */
+  async begin(plan: Plan, coverage: Coverage, remember: (flows: readonly Flow[]) => Promise<void>): Promise<void> {
     if (plan.hasDns) await this.#forgetUntranslated();
-    await this.#ender.endCovered(coverage);
+    await this.#ender.endCovered(coverage, async (sockets) => remember(await this.#flowsOf(sockets)));
+  }
+
+  /** Whom a socket without a connection has asked is known to conntrack, if it ran already. */
+  async #flowsOf(sockets: readonly SocketEntry[]): Promise<Flow[]> {
+    const flows = sockets.flatMap(({ protocol, local, remote }): Flow[] =>
+      protocol === 'raw' || remote.port === 0 ? [] : [{ protocol: IP_PROTOCOL[protocol], local, remote }],
+    );
+    const unconnected = sockets.filter(({ protocol, remote }) => protocol === 'udp' && remote.port === 0);
+    if (unconnected.length === 0) return flows;
+    const ports = new Set(unconnected.map(({ local }) => local.port));
+    for (const family of FAMILIES) {
+      for (const { protocol, from, to } of await listConnections(this.#table, family)) {
+        if (protocol === UDP && ports.has(from.port)) flows.push({ protocol, local: from, remote: to });
+      }
+    }
+    return flows;
   }
 
   /**

@@ -3,9 +3,11 @@
  * chains of the VPN it belongs to in one step, so that the number of VPNs costs nobody anything. It stands from the first VPN
  * to the last. Routing rules are the first lock; this is the second, which also holds sockets that are bound to a device.
  *
- * Why where: the lock is in postrouting, because later output chains still see the device from before a re-route. Marks for
- * the reverse path filters come at priority raw, before firewalld's.
+ * Why where: the lock is in postrouting, because later output chains still see the device from before a re-route. What comes in is
+ * judged before conntrack puts fragments together (-400): of a whole packet only the last one's link is known. There too, and so
+ * before firewalld's, come the marks for the reverse path filters.
  */
+import { FAMILIES, type Family, IPV6 } from '../model/vpn-types.js';
 import { ARP, addChain, addRule, BYPASSES, hex, INET, NETDEV, SELECTION, setField } from './nft-text.js';
 import { BYPASS_MARK, NFT_TABLE, SELECTION_FIELD } from './numbers.js';
 
@@ -13,7 +15,23 @@ const IS_ANSWER = `ct direction reply ct mark & ${hex(BYPASS_MARK)} == ${hex(BYP
 const CAME_IN = `${IS_ANSWER} goto bypass`;
 /** Protocols of which any first packet may begin something, and whose sockets could be ended at setUp. */
 const WITHOUT_BEGINNING = '{ udp, udplite, icmp, ipv6-icmp, sctp }';
+const WITH_PORTS = '{ tcp, udp, udplite, sctp }';
 const DNS = 'meta l4proto { tcp, udp } th dport 53';
+
+/** From here to there, as a packet that leaves has it and as one that comes in does. */
+const OUTGOING: Record<Family, string> = {
+  1: 'ip saddr . meta l4proto . th sport . ip daddr . th dport',
+  2: 'ip6 saddr . meta l4proto . th sport . ip6 daddr . th dport',
+};
+const INCOMING: Record<Family, string> = {
+  1: 'ip daddr . meta l4proto . th dport . ip saddr . th sport',
+  2: 'ip6 daddr . meta l4proto . th dport . ip6 saddr . th sport',
+};
+const FLOW: Record<Family, string> = {
+  1: 'ipv4_addr . inet_proto . inet_service . ipv4_addr . inet_service',
+  2: 'ipv6_addr . inet_proto . inet_service . ipv6_addr . inet_service',
+};
+const digit = (family: Family): number => (family === IPV6 ? 6 : 4);
 
 /** Chains and maps that VPNs fill. `ROOT_CHAINS` are empty until root has a VPN. */
 export const ROOT_CHAINS = [
@@ -61,6 +79,11 @@ function sets(): string[] {
     // TCP connections that came in before this table did: conntrack does not know which way they began.
     set('came_in4', 'ipv4_addr . inet_service . ipv4_addr . inet_service'),
     set('came_in6', 'ipv6_addr . inet_service . ipv6_addr . inet_service'),
+    ...FAMILIES.flatMap((family) => [
+      `add set ${INET} tried${digit(family)} { type ${FLOW[family]}; flags dynamic, timeout; size 65536; timeout 3m; }`,
+      // Of sockets that setUp ended. A set of its own, which what programs try cannot fill.
+      `add set ${INET} ended${digit(family)} { type ${FLOW[family]}; flags timeout; timeout 3m; }`,
+    ]),
     set('own_vpn', 'uid'),
     map('arrive', 'ifname'),
     map('enter', 'ifname'),
@@ -85,7 +108,17 @@ function sets(): string[] {
     // Filled when there are such connections.
     addChain(INET, 'came_in'),
     addChain(INET, 'forward_blocked'),
+    // Who sent first tells servers from clients. So what did not get out is remembered, for longer than clients wait before they try
+    // again: nothing with its addresses and ports came in from outside.
+    addChain(INET, 'remember'),
+    ...FAMILIES.map((family) =>
+      addRule(INET, 'remember', `meta l4proto ${WITH_PORTS} update @tried${digit(family)} { ${OUTGOING[family]} }`),
+    ),
+    addChain(INET, 'stopped'),
+    addRule(INET, 'stopped', 'jump remember'),
+    addRule(INET, 'stopped', 'drop'),
     addChain(INET, 'refuse'),
+    addRule(INET, 'refuse', 'jump remember'),
     addRule(INET, 'refuse', 'meta l4proto tcp reject with tcp reset'),
     addRule(INET, 'refuse', 'reject with icmpx port-unreachable'),
   ];
@@ -95,7 +128,7 @@ function arriving(takesNew: boolean): string[] {
   return [
     addChain(INET, 'arrive'),
     addRule(INET, 'arrive', 'iifname vmap @arrive'),
-    addChain(INET, 'arrived', 'type filter hook prerouting priority raw'),
+    addChain(INET, 'arrived', 'type filter hook prerouting priority -450'),
     addRule(INET, 'arrived', 'iifname "lo" return'),
     addRule(INET, 'arrived', 'iifname "vpn-tun*" goto arrive'),
     // CVE-2019-14899: nobody outside may try out which address or connection the tunnel has.
@@ -105,14 +138,23 @@ function arriving(takesNew: boolean): string[] {
     addChain(INET, 'tracked_before'),
     // A published port: what the container answers goes back where the request came from.
     addRule(INET, 'tracked_before', CAME_IN),
+    addChain(INET, 'tracked_inside'),
+    ...(takesNew ? [] : [addRule(INET, 'tracked_inside', 'ct state new drop')]),
+    // The same as below: a VPN's server has nothing to say about what did not go into that VPN.
+    addRule(INET, 'tracked_inside', 'ct state invalid meta l4proto { icmp, ipv6-icmp } drop'),
     addChain(INET, 'tracked', 'type filter hook prerouting priority mangle'),
     addRule(INET, 'tracked', 'iifname "lo" return'),
-    ...(takesNew ? [] : [addRule(INET, 'tracked', 'iifname "vpn-tun*" ct state new drop')]),
-    addRule(INET, 'tracked', 'iifname "vpn-tun*" return'),
+    addRule(INET, 'tracked', 'iifname "vpn-tun*" goto tracked_inside'),
     addRule(INET, 'tracked', 'ct state established goto tracked_before'),
     // An ICMP error names the packet it is about, and sockets believe one from anywhere: also about what went into a tunnel. Conntrack
     // knows that it does not fit (nf_conntrack_inet_error(), Linux 5.2).
     addRule(INET, 'tracked', 'ct state invalid meta l4proto { icmp, ipv6-icmp } fib daddr type local drop'),
+    // What the lock has stopped (chain `remember`) is no server because somebody answers it, or makes as if.
+    ...FAMILIES.flatMap((family) =>
+      ['tried', 'ended'].map((set) =>
+        addRule(INET, 'tracked', `ct state new ${INCOMING[family]} @${set}${digit(family)} return`),
+      ),
+    ),
     // TCP only by its first segment: a connection picked up in the middle may be one that began here.
     addRule(
       INET,

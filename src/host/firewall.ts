@@ -10,7 +10,7 @@ import { addChain, addRule, INET, NETDEV } from './nft-text.js';
 import { NFT_TABLE } from './numbers.js';
 import type { Plan } from './plan.js';
 import { type Element, type FirewallPlan, firewallAdditions, firewallRemovals } from './plan-firewall.js';
-import type { Connection } from './sockets.js';
+import type { Connection, Flow } from './sockets.js';
 import { stands } from './standing-cgroups.js';
 
 const FAMILIES = ['inet', 'arp', 'netdev'];
@@ -79,6 +79,12 @@ export class Firewall {
       // Somebody took it away: the rest goes, or comes back without this one.
       await this.#run(() => (this.isUp ? this.#everything() : this.#nothing()));
     }
+  }
+
+  /** Clients that have been ended: what still comes for them in the next three minutes makes nobody a server. */
+  async remember(flows: readonly Flow[]): Promise<void> {
+    if (!this.isUp || flows.length === 0) return;
+    await this.#run(() => endedElements(flows));
   }
 
   /** Links or policy have changed. */
@@ -170,6 +176,19 @@ export function lanRules(lan: Surroundings['lan']): string[] {
     if (links.size > 0) rules.push(`oifname { ${[...links].join(', ')} } ${groups} goto explained`);
   }
   return rules;
+}
+
+function endedElements(flows: readonly Flow[]): string[] {
+  return ([1, 2] as const).flatMap((family) => {
+    const own = flows.filter(({ local }) => familyOf(local.address) === family);
+    if (own.length === 0) return [];
+    // Protocols by number: their names are in a file that a machine may not have.
+    const keys = own.map(
+      ({ protocol, local, remote }) =>
+        `${local.address} . ${protocol} . ${local.port} . ${remote.address} . ${remote.port}`,
+    );
+    return [`add element ${INET} ended${family === IPV6 ? 6 : 4} { ${[...new Set(keys)].join(', ')} }`];
+  });
 }
 
 function cameInElements(connections: readonly Connection[]): string[] {

@@ -133,9 +133,15 @@ function arriving(spec: VpnSpec): string[] {
   return [
     // route_localnet opens 127.0.0.0/8 to the vNIC, which only translated answers may use: as destination it is none of these.
     'ip saddr 127.0.0.0/8 drop',
+    // Behind a TUN there is no shorter way for anybody.
+    'icmp type redirect drop',
+    'icmpv6 type nd-redirect drop',
     ...FAMILIES.filter((family) => own[family].length > 0).map(
       (family) => `${ip(family)} daddr { ${own[family].join(', ')} } accept`,
     ),
+    // Groups are everybody's: a fragment from here would be put into what others sent there.
+    'ip frag-off & 0x3fff != 0 drop',
+    'exthdr frag exists drop',
     'ip daddr { 224.0.0.0/4, 255.255.255.255 } accept',
     'ip6 daddr ff00::/8 accept',
     'drop',
@@ -147,14 +153,16 @@ function entering({ spec, owner, trusted, blocked, selections }: PlanInput): str
   const own = ownAddresses(spec);
   const rules = [
     `meta mark & ${hex(BYPASS_MARK)} == ${hex(BYPASS_MARK)} drop`,
+    // First whose it is: what others try here is no covered traffic to be remembered.
+    owner === 0 ? 'meta skuid @own_vpn drop' : `meta skuid != ${owner} drop`,
     ...FAMILIES.map((family) =>
-      own[family].length > 0 ? `${ip(family)} saddr != { ${own[family].join(', ')} } drop` : `${of(family)} drop`,
+      own[family].length > 0
+        ? `${ip(family)} saddr != { ${own[family].join(', ')} } goto stopped`
+        : `${of(family)} goto stopped`,
     ),
   ];
   const covered = `${SELECTION} == ${hex(selectionMark(selections.covered ?? 0))}`;
   const uids = uidsOf(trusted);
-  if (owner === 0) rules.push('meta skuid @own_vpn drop');
-  else rules.push(`meta skuid != ${owner} drop`);
   if (selections.blocked !== undefined) rules.push(`${SELECTION} == ${hex(selectionMark(selections.blocked))} drop`);
   if (owner === 0 && uidsOf(blocked).length > 0) rules.push(`meta skuid { ${uidsOf(blocked).join(', ')} } drop`);
   if (trusted.length > 0) {
@@ -170,13 +178,13 @@ function leaving({ slot, owner }: PlanInput, shapes: Shapes, sets: ReadonlySet<s
   const rules: string[] = [];
   for (const family of FAMILIES) {
     const [included, excluded] = [`in${digit(family)}_${slot}`, `out${digit(family)}_${slot}`];
-    if (sets.has(included)) rules.push(`${ip(family)} daddr @${included} drop`);
+    if (sets.has(included)) rules.push(`${ip(family)} daddr @${included} goto stopped`);
     if (sets.has(excluded)) rules.push(`${ip(family)} daddr @${excluded} goto explained`);
     if (shapes[family].kind === 'some') rules.push(`${of(family)} goto explained`);
   }
   rules.push('jump lan');
   if (owner === 0) rules.push(...HOST_EXCEPTIONS);
-  rules.push('drop');
+  rules.push('goto stopped');
   return rules;
 }
 

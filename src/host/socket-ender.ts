@@ -39,9 +39,12 @@ export class SocketEnder {
 
   /**
    * Ends what a VPN covers and what was made before it; returns how many sockets. To be called when rules and lock stand, so
-   * that no more of these can come.
+   * that no more of these can come. `beforehand` is told which.
    */
-  async endCovered(coverage: Coverage): Promise<number> {
+  async endCovered(
+    coverage: Coverage,
+    beforehand: (chosen: readonly SocketEntry[]) => Promise<void> = async () => undefined,
+  ): Promise<number> {
     const entries = [
       ...(await this.#tcp()),
       ...(await this.#diag.list({ protocol: 'udp', states: CONNECTED })),
@@ -49,7 +52,9 @@ export class SocketEnder {
       ...(await this.#diag.list({ protocol: 'udplite', states: CONNECTED })),
       ...(await this.#diag.list({ protocol: 'raw', states: CONNECTED | UNCONNECTED })),
     ];
-    return this.#diag.destroy(coveredOutbound(entries, coverage, ownAddresses()));
+    const chosen = coveredOutbound(entries, coverage, ownAddresses());
+    await beforehand(chosen);
+    return this.#diag.destroy(chosen);
   }
 
   /** Ends whatever has one of these addresses (canonical literals) and is of no spared user's; returns how many sockets. */

@@ -15,6 +15,11 @@ export interface Connection {
   readonly remote: Endpoint;
 }
 
+/** Where a client's packets come from and go to. `protocol` of IP, by number. */
+export interface Flow extends Pick<Connection, 'local' | 'remote'> {
+  readonly protocol: number;
+}
+
 /** Below are system accounts (login.defs(5)). */
 const FIRST_PERSONAL_UID = 1000;
 /** The kernel never chooses a lower port by itself (ip_unprivileged_port_start). */

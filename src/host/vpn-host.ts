@@ -302,7 +302,7 @@ export class VpnHost {
     const usersWithOwnVpn = new Set(owners.filter((uid) => uid !== 0));
     const beside = { usersWithOwnVpn, lan: this.#neighbourhood.lan };
     const covered = await coverageOf(plan, request, paths, beside);
-    await this.#connections.begin(plan, covered);
+    await this.#connections.begin(plan, covered, (flows) => this.#firewall.remember(flows));
     undo.push(() => this.#lockdown.hold(plan.owner));
     await this.#lockdown.release(plan.owner);
     const { dnsAddresses, searchDomains, trustedApplications } = request.spec;

@@ -7,7 +7,7 @@
  *
  * Ports and addresses are in network byte order, all else in the host's.
  */
-import { addressBytes, canonicalAddress, familyOf } from '../model/address.js';
+import { addressBytes, addressText, familyOf } from '../model/address.js';
 import { type Family, IPV4, IPV6 } from '../model/vpn-types.js';
 import type { Endpoint } from './inet-socket.js';
 import { AF_INET, AF_INET6 } from './socket-options.js';
@@ -202,12 +202,11 @@ function isMapped(bytes: Buffer, offset: number): boolean {
 }
 
 function ipv4At(bytes: Buffer, offset: number): string {
-  return `${bytes[offset]}.${bytes[offset + 1]}.${bytes[offset + 2]}.${bytes[offset + 3]}`;
+  return addressText(bytes.subarray(offset, offset + 4));
 }
 
 function ipv6At(bytes: Buffer, offset: number): string {
-  const groups = Array.from({ length: 8 }, (_, index) => bytes.readUInt16BE(offset + 2 * index).toString(16));
-  return canonicalAddress(groups.join(':')) ?? '::';
+  return addressText(bytes.subarray(offset, offset + 16));
 }
 
 /**

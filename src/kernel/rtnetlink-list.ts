@@ -1,6 +1,6 @@
 /** Reading rtnetlink back: which links, rules and routes there are, and what the routes of one table say. */
 
-import { canonicalAddress } from '../model/address.js';
+import { addressText } from '../model/address.js';
 import { KernelError } from '../model/errors.js';
 import type { Family } from '../model/vpn-types.js';
 import { IPV4, IPV6 } from '../model/vpn-types.js';
@@ -111,7 +111,7 @@ export async function listRules(socket: NetlinkSocket, family: Family): Promise<
       priority,
       ...(firstUid !== undefined && { firstUid }),
       ...(target !== undefined && { target }),
-      ...(isAddress && { from: addressText(source, family) }),
+      ...(isAddress && { from: addressOrZeros(source, family) }),
       protocol: attributes.get(21)?.[0] ?? 0,
       remove: echo('RTM_DELRULE', RTM_DELRULE, payload, `rule ${priority}`),
     };
@@ -178,11 +178,11 @@ export function readRoute(payload: Buffer, family: Family): RouteEntry {
   const multipath = attributes.get(RTA_MULTIPATH);
   return {
     family,
-    destination: addressText(attributes.get(RTA_DST), family),
+    destination: addressOrZeros(attributes.get(RTA_DST), family),
     prefixLength: payload[1] ?? 0,
     protocol: payload[5] ?? 0,
     metric: attributes.get(RTA_PRIORITY)?.readUInt32LE(0) ?? 0,
-    ...(source && { source: addressText(source, family) }),
+    ...(source && { source: addressOrZeros(source, family) }),
     hops: multipath
       ? readHops(multipath)
       : [{ ifindex: attributes.get(RTA_OIF)?.readInt32LE(0) ?? 0, hasGateway: hasGateway(attributes) }],
@@ -206,11 +206,8 @@ function hasGateway(attributes: Map<number, Buffer>): boolean {
 }
 
 /** Absent is all zeros. */
-function addressText(bytes: Buffer | undefined, family: Family): string {
-  if (!bytes) return family === IPV6 ? '::' : '0.0.0.0';
-  if (family === IPV4) return bytes.join('.');
-  const groups = Array.from({ length: 8 }, (_, index) => bytes.readUInt16BE(2 * index).toString(16));
-  return canonicalAddress(groups.join(':')) ?? '::';
+function addressOrZeros(bytes: Buffer | undefined, family: Family): string {
+  return bytes ? addressText(bytes) : family === IPV6 ? '::' : '0.0.0.0';
 }
 
 export async function listBothFamilies(list: (family: Family) => Promise<DumpedEntry[]>): Promise<DumpedEntry[]> {

@@ -38,6 +38,15 @@ export function addressBits(family: Family): number {
   return family === IPV4 ? 32 : 128;
 }
 
+/** The text of 4 or 16 bytes in network byte order; the other way round is `addressBytes`. */
+export function addressText(bytes: Uint8Array): string {
+  if (bytes.length === 4) return bytes.join('.');
+  const groups = Array.from({ length: 8 }, (_, index) =>
+    (((bytes[2 * index] ?? 0) << 8) | (bytes[2 * index + 1] ?? 0)).toString(16),
+  );
+  return canonicalAddress(groups.join(':')) ?? '::';
+}
+
 /** Network byte order: 4 bytes for IPv4, 16 for IPv6. */
 export function addressBytes(literal: string): Uint8Array {
   const bytes = new Uint8Array(addressBits(familyOf(literal)) / 8);

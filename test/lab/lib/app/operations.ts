@@ -1,5 +1,5 @@
 /** What app.ts does when it is told to, in the process and under the uid that the test wants it to have. */
-import { closeSync, constants, openSync, read } from 'node:fs';
+import { closeSync, constants, openSync, read, writeSync } from 'node:fs';
 import { createConnection } from 'node:net';
 import type { Method } from '../../../../src/ipc/methods.js';
 import { errnoName } from '../../../../src/kernel/errno.js';
@@ -80,6 +80,11 @@ export const operations = {
       for await (const packet of stream) tunnel.send({ address: { address, port }, data: packet }).catch(() => {});
     })();
     return tunnel.getSocketFd();
+  },
+
+  /** One packet, in hexadecimal, as if a server of the VPN had sent it. The kernel has taken it in when this resolves. */
+  inject: async (fd: number, packet: string): Promise<void> => {
+    writeSync(fd, Buffer.from(packet, 'hex'));
   },
 
   /** A VPN that leads nowhere: everything it is sent is kept for `recorded`. */

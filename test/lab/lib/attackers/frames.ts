@@ -1,6 +1,6 @@
 /**
  * Ethernet frames that no honest host sends, in hexadecimal for the prober's `sendFrame`: ARP (RFC 826), neighbour discovery
- * (RFC 4861), and IP packets with any source and destination (RFC 791, 8200, 768, 9293). No fragments, no options.
+ * (RFC 4861), and IP packets with any source and destination (RFC 791, 8200, 768, 9293), whole or in two fragments. No options.
  */
 import { addressBytes } from '../../../../src/model/address.js';
 
@@ -13,6 +13,8 @@ export interface Stations {
 export const BROADCAST = 'ff:ff:ff:ff:ff:ff';
 const [ETHERTYPE_IPV4, ETHERTYPE_ARP, ETHERTYPE_IPV6] = [0x0800, 0x0806, 0x86dd];
 const [IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_ICMPV6] = [1, 6, 17, 58];
+const IPPROTO_FRAGMENT = 44;
+const ETHERNET_BYTES = 14;
 const ALL_NODES = 'ff02::1';
 
 /** "Who has `target`? Tell `source`." */
@@ -105,6 +107,51 @@ export function errorFrame(
   const head = Buffer.from([...(mtu === undefined ? refused : tooBig), 0, 0, 0, 0, 0, 0]);
   head.writeUInt32BE(mtu ?? 0, 4);
   return ip(stations, outer, isIpv6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP, Buffer.concat([head, about]));
+}
+
+/** A router says that `flow` has a shorter way by `gateway` (RFC 792; a redirect of IPv6 needs a link-local sender). */
+export function redirectFrame(
+  stations: Stations,
+  outer: Pick<Flow, 'source' | 'destination'>,
+  flow: Flow,
+  gateway: string,
+): string {
+  const about = Buffer.from(udpFrame(stations, flow), 'hex').subarray(ETHERNET_BYTES);
+  const redirectHost = Buffer.from([5, 1, 0, 0, ...addressBytes(gateway)]);
+  return ip(stations, outer, IPPROTO_ICMP, Buffer.concat([redirectHost, about]));
+}
+
+/** What a TUN carries of a frame. */
+export function packetOf(frame: string): string {
+  return frame.slice(ETHERNET_BYTES * 2);
+}
+
+/** The same packet in two frames, cut `bytes` behind the IP header, a multiple of eight. */
+export function fragmentsOf(frame: string, bytes: number, identification: number): [first: string, second: string] {
+  const whole = Buffer.from(frame, 'hex');
+  const isIpv6 = whole.readUInt16BE(12) === ETHERTYPE_IPV6;
+  const body = ETHERNET_BYTES + (isIpv6 ? 40 : 20);
+  const parts = [whole.subarray(body, body + bytes), whole.subarray(body + bytes)] as const;
+  const [first, second] = parts.map((part, index) => {
+    const head = Buffer.from(whole.subarray(0, body));
+    const [offset, more] = [index * bytes, index === 0 ? 1 : 0];
+    if (isIpv6) {
+      const extension = Buffer.alloc(8);
+      extension[0] = head[ETHERNET_BYTES + 6] ?? 0;
+      extension.writeUInt16BE(offset | more, 2);
+      extension.writeUInt32BE(identification, 4);
+      head[ETHERNET_BYTES + 6] = IPPROTO_FRAGMENT;
+      head.writeUInt16BE(8 + part.length, ETHERNET_BYTES + 4);
+      return Buffer.concat([head, extension, part]).toString('hex');
+    }
+    head.writeUInt16BE(20 + part.length, ETHERNET_BYTES + 2);
+    head.writeUInt16BE(identification, ETHERNET_BYTES + 4);
+    head.writeUInt16BE((offset / 8) | (more << 13), ETHERNET_BYTES + 6);
+    head.writeUInt16BE(0, ETHERNET_BYTES + 10);
+    head.writeUInt16BE(checksum(head.subarray(ETHERNET_BYTES)), ETHERNET_BYTES + 10);
+    return Buffer.concat([head, part]).toString('hex');
+  });
+  return [first ?? '', second ?? ''];
 }
 
 /** Where each protocol has its checksum. */
