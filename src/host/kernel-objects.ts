@@ -1,31 +1,26 @@
 /** Adds and removes the objects of a plan by netlink: many in one go, with what failed told apart from what is to be undone. */
 import type { NetlinkRequest, NetlinkSocket } from '../kernel/netlink-socket.js';
 import { additions, type Operation, removals, restorations } from './operation.js';
-import type { UndoStack } from './undo.js';
 
 /** Already gone is as good as removed. */
 export const GONE: ReadonlySet<string> = new Set(['ENOENT', 'ESRCH', 'ENODEV', 'EADDRNOTAVAIL']);
 
 /**
  * Makes the vNIC ready (`link`), then adds the operations. Fails on the first that failed; those behind it were tried as well.
- * What failed is not undone: an object that was there already is somebody else's.
+ * What failed goes into `failed`: an object that was there already is somebody else's, and is not to be removed.
  */
 export async function addObjects(
   netlink: NetlinkSocket,
   link: readonly NetlinkRequest[],
   operations: readonly Operation[],
   ifindex: number,
-  undo: UndoStack,
+  failed: Set<Operation>,
 ): Promise<void> {
-  const failed = new Set<Operation | undefined>();
-  undo.push(() =>
-    removeObjects(
-      netlink,
-      operations.filter((operation) => !failed.has(operation)),
-    ),
-  );
   const failures = await netlink.batch(chain(link, additions(operations, ifindex)));
-  for (const { index } of failures) failed.add(operations[index - link.length]);
+  for (const { index } of failures) {
+    const operation = operations[index - link.length];
+    if (operation) failed.add(operation);
+  }
   if (failures[0]) throw failures[0].error;
 }
 

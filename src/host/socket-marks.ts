@@ -53,8 +53,7 @@ export class SocketMarks {
   }
 
   /** From now on only sockets that the plan covers receive from its vNIC. */
-  guard(plan: Plan, request: Pick<PlanInput, 'owner' | 'trusted' | 'blocked'>, ifindex: number, undo: UndoStack): void {
-    undo.push(() => this.#guard?.delete(ifindex));
+  guard(plan: Plan, request: Pick<PlanInput, 'owner' | 'trusted' | 'blocked'>, ifindex: number): void {
     this.#guard?.set(ifindex, receiveRule({ ...request, selections: plan.selections }));
   }
 

@@ -1,24 +1,21 @@
 /** The link of a VPN: made closed and quiet, described by its plan; LinkDeleter ends it. */
 import { writeFileSync } from 'node:fs';
-import { libcAsync } from '../kernel/ffi.js';
 import type { NetlinkRequest } from '../kernel/netlink-socket.js';
 import { configureLink, setLinkUp } from '../kernel/rtnetlink.js';
 import { openTun, setBlocking, type Tun } from '../kernel/tun.js';
-import type { LinkDeleter } from './link-deleter.js';
 import { LINK_GROUP } from './numbers.js';
 import { additions } from './operation.js';
 import type { Plan } from './plan.js';
-import type { UndoStack } from './undo.js';
 
 /** Down and without addresses. */
-export function makeVnic(plan: Plan, isBlocking: boolean, links: LinkDeleter, undo: UndoStack): Tun {
-  const tun = openTun(plan.link.name, { vnetHeader: plan.link.vnetHeader });
-  undo.push(() => links.delete(tun));
-  // The last close of a TUN waits for the kernel as long as a delete does: not on this thread.
-  undo.push(async () => void (await libcAsync.close(tun.fd)));
+export function makeVnic(plan: Plan): Tun {
+  return openTun(plan.link.name, { vnetHeader: plan.link.vnetHeader });
+}
+
+/** Before it has addresses. */
+export function prepareVnic(plan: Plan, tun: Tun, isBlocking: boolean): void {
   setBlocking(tun.fd, isBlocking);
   setIpv6(plan);
-  return tun;
 }
 
 /** What gives it its addresses and brings it up. */

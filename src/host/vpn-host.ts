@@ -3,11 +3,11 @@
  * One change at a time, so that the shared parts are counted right; only the slow end of a vNIC runs beside.
  *
  * Order matters. Raising: what closes before what opens; the firewall, then the rules that lead covered traffic in, then the end
- * of the connections from before. Lowering: the vNIC first (covered traffic now meets `unreachable`), then the sockets that
- * have its addresses, then the rules that lead there, and the firewall last.
+ * of the connections from before. Lowering, and a raise that failed: taking-down.ts.
  */
 import { closeSync, statSync } from 'node:fs';
 import type { Epoll } from '../kernel/epoll.js';
+import { libcAsync } from '../kernel/ffi.js';
 import { Lane } from '../kernel/lane.js';
 import { NetlinkSocket } from '../kernel/netlink-socket.js';
 import { Nftables } from '../kernel/nftables.js';
@@ -50,9 +50,10 @@ import { requireCgroups, standingCgroups } from './standing-cgroups.js';
 import { type Swept, sweep } from './sweep.js';
 import { Sysctls } from './sysctl.js';
 import { SysctlRecord } from './sysctl-record.js';
+import { EVERY_PART, type Part, type TakeBack, takeDown } from './taking-down.js';
 import { UndoStack } from './undo.js';
 import { lastMappedUid } from './user-namespace.js';
-import { makeVnic, vnicRequests } from './vnic.js';
+import { makeVnic, prepareVnic, vnicRequests } from './vnic.js';
 
 /** A VPN that stands. `fd` is the service's copy of the TUN, to be handed over and closed. */
 export interface RaisedVpn {
@@ -61,6 +62,17 @@ export interface RaisedVpn {
 }
 
 export type VpnRequest = Omit<PlanInput, 'selections' | 'sections' | 'lastUid' | 'cgroups'>;
+
+/** A VPN on its way up. */
+interface Rising {
+  vpn: RaisedVpn;
+  /** What has been begun. */
+  parts: Set<Part>;
+  /** Of the first VPN: the rules that stand once while there is any. */
+  shared: readonly Operation[];
+  /** What the kernel did not take: it may be there all the same, as somebody else's. */
+  foreign: Set<Operation>;
+}
 
 export interface HostSettings {
   /** For what has to be given back and could not be told by its tags. */
@@ -153,17 +165,19 @@ export class VpnHost {
       const blocked = await standingCgroups(request.blocked);
       const cgroups = { covered: covered.cgroups, blocked: blocked.cgroups };
       const plan = planVpn({ ...request, lastUid: this.#lastUid, selections, sections, cgroups });
-      const tun = await this.#apply(plan, request, undo);
-      const vpn = { plan, tun };
-      undo.push(() => this.#syncFront());
-      this.#raised.set(plan.slot, vpn);
-      undo.push(() => void this.#raised.delete(plan.slot));
-      await this.#settle(vpn, request, { covered: covered.paths, blocked: blocked.paths }, undo);
+      const tun = makeVnic(plan);
+      const shared = this.#raised.size === 0 ? this.#sharedRules() : [];
+      const rising: Rising = { vpn: { plan, tun }, parts: new Set(['link']), shared, foreign: new Set() };
+      undo.push(() => this.#fall(rising));
+      prepareVnic(plan, tun, request.spec.isBlocking);
+      await this.#apply(rising, request);
+      this.#raised.set(plan.slot, rising.vpn);
+      await this.#settle(rising, request, { covered: covered.paths, blocked: blocked.paths });
       if (this.#front.isNeeded || this.#raised.size === 1) {
         await this.#syncFront();
       }
       this.#live.set(tun.ifindex, tun.name);
-      return vpn;
+      return rising.vpn;
     } catch (error) {
       const failed = await undo.unwind();
       if (failed.length > 0 && error instanceof Error) error.cause ??= new AggregateError(failed, 'undo failed');
@@ -172,13 +186,49 @@ export class VpnHost {
   }
 
   /** Takes a VPN down. Whatever of it is gone already is skipped; the rest is removed even if one step fails. */
-  async lower({ plan, tun }: RaisedVpn): Promise<void> {
+  async lower(vpn: RaisedVpn): Promise<void> {
+    const { plan, tun } = vpn;
     this.#live.delete(tun.ifindex);
-    const undo = new UndoStack();
-    undo.push(() => this.#lane.run(() => this.#removeState(plan, tun)));
-    undo.push(() => this.#links.delete(tun));
-    const [error] = await undo.unwind();
-    if (error) throw error;
+    const errors: Error[] = [];
+    await this.#links.delete(tun).catch((error: Error) => errors.push(error));
+    await this.#lane.run(async () => {
+      this.#raised.delete(plan.slot);
+      for (const selection of Object.values(plan.selections)) this.#selections.delete(selection);
+      const sections = this.#sections.release(plan.buckets);
+      const takeBack = this.#takeBack(vpn, [...sections, ...plan.routes, ...plan.rules], this.#sharedRules());
+      errors.push(...(await takeDown({ ...takeBack, link: () => undefined }, EVERY_PART)));
+    });
+    if (errors[0]) throw errors[0];
+  }
+
+  /** What a raise has made so far goes, the descriptor too, and nothing that was somebody else's. */
+  async #fall({ vpn, parts, shared, foreign }: Rising): Promise<void> {
+    const { plan, tun } = vpn;
+    this.#raised.delete(plan.slot);
+    const own = (operations: readonly Operation[]) => operations.filter((operation) => !foreign.has(operation));
+    const rules = own([...plan.routes, ...plan.sectionRules, ...plan.rules]);
+    const errors = await takeDown(this.#takeBack(vpn, rules, own(shared)), parts);
+    // The last close of a TUN waits for the kernel as long as a delete does: not on this thread.
+    await libcAsync.close(tun.fd);
+    if (errors.length > 0) throw new AggregateError(errors, 'taking down failed');
+  }
+
+  /** When the VPN counts no more. `rules`: with its routes. */
+  #takeBack({ plan, tun }: RaisedVpn, rules: readonly Operation[], shared: readonly Operation[]): TakeBack {
+    return {
+      link: () => this.#links.delete(tun),
+      resolver: () => this.#resolver.restore(),
+      sockets: () => this.#connections.end(plan, this.#plans()),
+      lockdown: () => this.#lockdown.hold(plan.owner),
+      rules: () => removeObjects(this.#netlink, rules),
+      firewall: () => this.#firewall.remove(plan),
+      connections: () => this.#connections.forget(plan),
+      programs: () => this.#marks.detach(plan, tun.ifindex),
+      sharedRules: async () => {
+        if (this.#raised.size === 0) await removeObjects(this.#netlink, shared);
+      },
+      surroundings: () => this.#refreshAfter(plan),
+    };
   }
 
   /** Brings the host in line with a policy. Throws what the kernel refused; lockdown is then no weaker than before. */
@@ -275,39 +325,44 @@ export class VpnHost {
     this.#links.close();
   }
 
-  async #apply(plan: Plan, request: VpnRequest, undo: UndoStack): Promise<Tun> {
+  async #apply({ vpn, parts, shared, foreign }: Rising, request: VpnRequest): Promise<void> {
+    const { plan, tun } = vpn;
     const isFirst = this.#raised.size === 0;
-    const tun = makeVnic(plan, request.spec.isBlocking, this.#links, undo);
     // The firewall knows the vNIC by name: it is closed before a rule leads anything there.
-    undo.push(() => this.#firewall.remove(plan));
+    parts.add('firewall');
     await this.#firewall.add(plan, this.#firewall.isUp ? [] : await this.#connections.inbound());
+    parts.add('connections').add('surroundings');
     if (isFirst || plan.owner === 0) {
-      undo.push(() => this.#refreshAfter(plan));
       await this.#neighbourhood.refresh(this.#policy, { vpn: true, rootVpn: plan.owner === 0 || this.#hasRootVpn() });
     }
-    this.#marks.guard(plan, request, tun.ifindex, undo);
-    const rules = [...(isFirst ? this.#sharedRules() : []), ...plan.sectionRules, ...plan.rules];
-    await addObjects(this.#netlink, vnicRequests(plan, tun), [...plan.routes, ...rules], tun.ifindex, undo);
-    return tun;
+    parts.add('programs');
+    this.#marks.guard(plan, request, tun.ifindex);
+    parts.add('sockets').add('rules').add('sharedRules');
+    await addObjects(
+      this.#netlink,
+      vnicRequests(plan, tun),
+      [...plan.routes, ...shared, ...plan.sectionRules, ...plan.rules],
+      tun.ifindex,
+      foreign,
+    );
   }
 
   /** When the rules stand: what was there before ends, and who else is to know hears of it. */
   async #settle(
-    { plan, tun }: RaisedVpn,
+    { vpn: { plan, tun }, parts }: Rising,
     request: VpnRequest,
     paths: Record<'covered' | 'blocked', readonly string[]>,
-    undo: UndoStack,
   ): Promise<void> {
     const owners = this.#plans().map(({ owner }) => owner);
     const usersWithOwnVpn = new Set(owners.filter((uid) => uid !== 0));
     const beside = { usersWithOwnVpn, lan: this.#neighbourhood.lan };
     const covered = await coverageOf(plan, request, paths, beside);
     await this.#connections.begin(plan, covered, (flows) => this.#firewall.remember(flows));
-    undo.push(() => this.#lockdown.hold(plan.owner));
+    parts.add('lockdown');
     await this.#lockdown.release(plan.owner);
     const { dnsAddresses, searchDomains, trustedApplications } = request.spec;
     if (plan.owner !== 0 || trustedApplications.length > 0 || dnsAddresses.length + searchDomains.length === 0) return;
-    undo.push(() => this.#resolver.restore());
+    parts.add('resolver');
     await this.#resolver.apply({
       link: { name: tun.name, ifindex: tun.ifindex },
       servers: dnsAddresses.map(({ address }) => address),
@@ -315,27 +370,6 @@ export class VpnHost {
       // The firewall redirects every query to these servers, so they answer for every name.
       exclusive: dnsAddresses.length > 0,
     });
-  }
-
-  async #removeState(plan: Plan, tun: Tun): Promise<void> {
-    this.#raised.delete(plan.slot);
-    const others = this.#plans();
-    for (const selection of Object.values(plan.selections)) this.#selections.delete(selection);
-    const undo = new UndoStack();
-    const unused = this.#sections.release(plan.buckets);
-    undo.push(() => this.#refreshAfter(plan));
-    if (this.#raised.size === 0) {
-      undo.push(() => removeObjects(this.#netlink, this.#sharedRules()));
-    }
-    undo.push(() => this.#marks.detach(plan, tun.ifindex));
-    undo.push(() => this.#connections.forget(plan));
-    undo.push(() => this.#firewall.remove(plan));
-    undo.push(() => removeObjects(this.#netlink, [...unused, ...plan.routes, ...plan.rules]));
-    undo.push(() => this.#lockdown.hold(plan.owner));
-    undo.push(() => this.#connections.end(plan, others));
-    if (plan.owner === 0) undo.push(() => this.#resolver.restore());
-    const [error] = await undo.unwind();
-    if (error) throw error;
   }
 
   /** The last VPN, and root's, leave the surroundings as they were. */

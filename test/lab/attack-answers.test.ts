@@ -110,8 +110,8 @@ for (const victim of VICTIMS) {
     if (!scene) return;
     const { lab, stations } = scene;
     await raise(lab, victim);
-    const escape = lab.app.spawn('python3', ['-SE', lab.app.path('test/lab/lib/attackers/escape.py'), String(uid)]);
-    await escape.waitFor(/^ready$/m);
+    const escaping = lab.app.spawn('python3', ['-SE', lab.app.path('test/lab/lib/attackers/escape.py'), String(uid)]);
+    await escaping.waitFor(/^ready$/m);
     let port = 5060;
     const cases = FAMILIES.flatMap((family) =>
       TRANSPORTS.flatMap((transport) =>
@@ -122,14 +122,14 @@ for (const victim of VICTIMS) {
       ),
     );
     const attempts = cases.map(({ attempt }) => attempt);
-    await tries(escape, attempts);
+    await tries(escaping, attempts);
     assert.deepEqual(await escaped(scene), []);
     const answers = cases.map(({ family, transport, attempt }) => answerTo(stations, transport, family, attempt.from));
     await speak(scene, answers, 'first');
     // Of TCP the socket itself answers at once, and sends its own first segment again.
     for (const round of ['second', 'third']) {
       await tries(
-        escape,
+        escaping,
         attempts.filter(({ way }) => way === 'udp'),
       );
       await speak(scene, answers, round);
@@ -172,12 +172,12 @@ for (const victim of VICTIMS) {
         ports.map(({ family, port }) => answerTo(stations, 'udp', family, port)),
         'late',
       );
-      const escape = lab.app.spawn('python3', ['-SE', lab.app.path('test/lab/lib/attackers/escape.py'), String(uid)]);
-      await escape.waitFor(/^ready$/m);
+      const escaping = lab.app.spawn('python3', ['-SE', lab.app.path('test/lab/lib/attackers/escape.py'), String(uid)]);
+      await escaping.waitFor(/^ready$/m);
       const attempts = ports.map(({ family, port }) => {
         return { way: 'udp', target: internet[family], port: ECHO, source: HOST[family], from: port };
       });
-      for (let round = 0; round < 3; round++) await tries(escape, attempts);
+      for (let round = 0; round < 3; round++) await tries(escaping, attempts);
       await speak(scene, [], 'end');
       assert.deepEqual(await lab.leaks({ isUncovered: (packet) => !isToFarEnd(packet) }, [], since), []);
     });
