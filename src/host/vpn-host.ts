@@ -217,7 +217,9 @@ export class VpnHost {
   #takeBack({ plan, tun }: RaisedVpn, rules: readonly Operation[], shared: readonly Operation[]): TakeBack {
     return {
       link: () => this.#links.delete(tun),
-      resolver: () => this.#resolver.restore(),
+      resolver: async () => {
+        if (plan.owner === 0) await this.#resolver.restore();
+      },
       sockets: () => this.#connections.end(plan, this.#plans()),
       lockdown: () => this.#lockdown.hold(plan.owner),
       rules: () => removeObjects(this.#netlink, rules),
