@@ -6,7 +6,9 @@
  * Buffers passed here must be longer than 64 bytes or come from `Buffer.alloc` of a page (V8 may move smaller ones), unless
  * the call is over before anything else runs, which is the case for every synchronous call.
  */
+import { constants } from 'node:os';
 import koffi from 'koffi';
+import { KernelError } from '../model/errors.js';
 
 type Bytes = Uint8Array | null;
 type Native = ReturnType<ReturnType<typeof koffi.load>['func']>;
@@ -203,17 +205,31 @@ export interface PasswdEntry {
   pw_gid: number;
 }
 
+/** getpwnam(3): with these a null says that it could not be looked up; with any other errno, or none, that there is no entry. */
+const LOOKUP_FAILURES = ['EINTR', 'EIO', 'EMFILE', 'ENFILE', 'ENOMEM'] as const;
+
+/** The entry's address; null when there is none. Throws KernelError. */
+function lookedUp(call: string, object: string, look: () => unknown): unknown {
+  koffi.errno(0);
+  const pointer = look();
+  const number = koffi.errno();
+  const failure = pointer ? undefined : LOOKUP_FAILURES.find((name) => constants.errno[name] === number);
+  if (failure !== undefined) throw new KernelError(call, object, failure);
+  return pointer;
+}
+
+/** All throw KernelError when the database cannot be read. */
 export const nss = {
   userByName: (name: string): PasswdEntry | undefined => {
-    const pointer = getpwnam(name);
+    const pointer = lookedUp('getpwnam', name, () => getpwnam(name));
     return pointer ? (koffi.decode(pointer, passwd) as PasswdEntry) : undefined;
   },
   userById: (uid: number): PasswdEntry | undefined => {
-    const pointer = getpwuid(uid);
+    const pointer = lookedUp('getpwuid', String(uid), () => getpwuid(uid));
     return pointer ? (koffi.decode(pointer, passwd) as PasswdEntry) : undefined;
   },
   groupByName: (name: string): { gr_name: string; gr_gid: number } | undefined => {
-    const pointer = getgrnam(name);
+    const pointer = lookedUp('getgrnam', name, () => getgrnam(name));
     return pointer ? (koffi.decode(pointer, group) as { gr_name: string; gr_gid: number }) : undefined;
   },
 };
