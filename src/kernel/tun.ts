@@ -40,7 +40,7 @@ export function openTun(name: string, { vnetHeader = false }: { vnetHeader?: boo
   try {
     if (libc.ioctl(fd, TUNSETIFF, request) < 0) throw lastError('TUNSETIFF', name);
     const ifindex = ifindexOf(name);
-    if (ifindex === undefined) throw new KernelError('if_nametoindex', name, 'ENODEV');
+    if (ifindex === undefined) throw new KernelError('SIOCGIFINDEX', name, 'ENODEV');
     return { fd, name, ifindex };
   } catch (error) {
     // Nobody else has the descriptor yet: the device goes with it.
