@@ -7,16 +7,17 @@
  *   cgroup2 root ── vpnd-lab-PID ── app-org.lab.Errors-17.scope ── inner ── "inside", of uid 2001
  */
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, readdirSync, rmdirSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { type TestContext, test } from 'node:test';
 import { appMatchingProblem } from '../../src/host/app-marks.js';
+import { removeCgroup } from '../../src/kernel/cgroup.js';
 import type { VpnConfig } from '../../src/model/vpn-types.js';
 import { canonicalState } from './lib/canonical-state.js';
 import { makeCgroup, whyNoCgroup } from './lib/cgroup.js';
 import { execute, start } from './lib/process.js';
 import { ADDRESSES } from './lib/standard-lab.js';
 import { AppError, type VpnApp, vpnConfig } from './lib/vpn-app.js';
-import { exitOf, settledState, type VpnLab, vpnLab } from './lib/vpn-lab.js';
+import { eventually, exitOf, settledState, type VpnLab, vpnLab } from './lib/vpn-lab.js';
 
 const skip = whyNoCgroup() ?? appMatchingProblem() ?? false;
 const STRACE = ['/usr/bin/strace', '/bin/strace'].find((path) => existsSync(path));
@@ -40,8 +41,10 @@ async function scene(t: TestContext): Promise<Scene | undefined> {
   const lab = await vpnLab(t);
   if (!lab) return undefined;
   const below: string[] = [];
-  // Between the lab's hook, which ends the processes, and that of the cgroup above.
-  t.after(() => below.reverse().forEach((each) => void rmdirSync(each)));
+  // Between the lab's hook, which ends the processes, and that of the cgroup above. Each leaves its cgroup a moment later.
+  t.after(async () => {
+    for (const each of below.reverse()) await eventually(each, async () => removeCgroup(each) || undefined);
+  });
   const { path, directory } = makeCgroup(t);
   for (const each of [`${directory}/${SCOPE}`, `${directory}/${SCOPE}/inner`]) {
     mkdirSync(each);
