@@ -6,8 +6,9 @@
  * mounted there, and file systems of users may never answer. What a user installed for himself is known while it runs.
  */
 import { closeSync, openSync, readlinkSync, readSync, statSync } from 'node:fs';
+import { attempt, unlessAbsent } from '../kernel/absence.js';
 import { fileNameOf, spellings } from './app-ids.js';
-import { cgroupNameOfService, UNIT_PATHS } from './app-units.js';
+import { cgroupNameOfService, NEVER_THERE, UNIT_PATHS } from './app-units.js';
 
 export interface AppRoots {
   /** Directories of desktop entries. */
@@ -37,7 +38,10 @@ const SNAP = /^[a-z0-9](?:-?[a-z0-9])*(?:_[a-z0-9]{1,10})?$/;
 const MAX_LOOKUPS = 1000;
 const MAX_ENTRY_BYTES = 256 * 1024;
 
-/** The ids, in every spelling, by which cgroups show the application; none when nothing of that name is installed. */
+/**
+ * The ids, in every spelling, by which cgroups show the application; none when nothing of that name is installed. Throws KernelError
+ * when that cannot be told.
+ */
 export function installedAppIds(name: string, roots: AppRoots = APP_ROOTS): string[] {
   const ids = [...desktopIds(name, roots)];
   // `org.telegram.desktop` is the file org.telegram.desktop.desktop; `firefox.desktop` is the entry that is `firefox`, too.
@@ -127,27 +131,24 @@ function kindOf(
   links: 'followed' | 'link itself' = 'followed',
 ): 'file' | 'directory' | 'link' | undefined {
   if (links === 'link itself' && readlink(path) !== '') return 'link';
-  try {
-    const stats = statSync(path, { throwIfNoEntry: false });
-    return stats?.isFile() ? 'file' : stats?.isDirectory() ? 'directory' : undefined;
-  } catch {
-    return undefined;
-  }
+  const stats = unlessAbsent('stat', path, () => statSync(path), NEVER_THERE);
+  return stats?.isFile() ? 'file' : stats?.isDirectory() ? 'directory' : undefined;
 }
 
+/** Empty for what is no link. */
 function readlink(path: string): string {
-  try {
-    return readlinkSync(path);
-  } catch {
-    return '';
-  }
+  return unlessAbsent('readlink', path, () => readlinkSync(path), [...NEVER_THERE, 'EINVAL']) ?? '';
 }
 
 function head(file: string): string {
   const buffer = Buffer.alloc(MAX_ENTRY_BYTES);
-  const fd = openSync(file, 'r');
+  const fd = attempt('open', file, () => openSync(file, 'r'));
   try {
-    return buffer.toString('utf8', 0, readSync(fd, buffer, 0, buffer.length, 0));
+    return buffer.toString(
+      'utf8',
+      0,
+      attempt('read', file, () => readSync(fd, buffer, 0, buffer.length, 0)),
+    );
   } finally {
     closeSync(fd);
   }

@@ -4,6 +4,7 @@
  */
 import { lstatSync, readlinkSync } from 'node:fs';
 import { basename } from 'node:path';
+import { unlessAbsent } from '../kernel/absence.js';
 
 /** Where units of the system manager and of users' managers are, the one that wins first. */
 export const UNIT_PATHS: { readonly system: readonly string[]; readonly user: readonly string[] } = {
@@ -27,12 +28,16 @@ export const UNIT_PATHS: { readonly system: readonly string[]; readonly user: re
   ],
 };
 
+/** No file can be called so; links that lead in a circle lead nowhere. */
+export const NEVER_THERE: readonly string[] = ['ENAMETOOLONG', 'ELOOP'];
+
 /** An alias of an alias of an alias ends somewhere. */
 const MAX_ALIASES = 8;
 
 /**
  * What the service is called in the cgroup tree, when there is a unit file for it: 'ssh.service' for the alias 'sshd.service',
- * the template `getty@.service` for any of its instances. Undefined when there is none, or it is masked.
+ * the template `getty@.service` for any of its instances. Undefined when there is none, or it is masked. Throws KernelError when
+ * that cannot be told.
  */
 export function cgroupNameOfService(unit: string, directories: readonly string[]): string | undefined {
   let name = unit;
@@ -70,17 +75,10 @@ function escapeCgroupName(unit: string): string {
 }
 
 function exists(path: string): boolean {
-  try {
-    return lstatSync(path, { throwIfNoEntry: false }) !== undefined;
-  } catch {
-    return false;
-  }
+  return unlessAbsent('lstat', path, () => lstatSync(path), NEVER_THERE) !== undefined;
 }
 
+/** Undefined for what is no link. */
 function readlink(path: string): string | undefined {
-  try {
-    return readlinkSync(path);
-  } catch {
-    return undefined;
-  }
+  return unlessAbsent('readlink', path, () => readlinkSync(path), [...NEVER_THERE, 'EINVAL']);
 }

@@ -5,19 +5,19 @@
  */
 import { type FSWatcher, watch } from 'node:fs';
 import { posix } from 'node:path';
-import { cgroup2Root, cgroupExists } from '../kernel/cgroup.js';
+import { cgroup2Root } from '../kernel/cgroup.js';
 
 export class CgroupReturns {
   readonly #watchers = new Map<string, FSWatcher>();
 
-  /** `onReturn` runs when the cgroup has been made again. `key` names the watch; one that is there already is replaced. */
+  /** `onReturn` runs when the cgroup has been made again, or has gone. `key` names the watch; one that is there already is replaced. */
   watch(key: string, cgroup: string, onReturn: () => void): void {
     this.unwatch(key);
     const root = cgroup2Root();
     if (root === undefined) return;
     const [above, name] = [posix.dirname(cgroup), posix.basename(cgroup)];
     const watcher = watch(`${root}${above}`, { persistent: false }, (_, changed) => {
-      if (changed === name && cgroupExists(cgroup)) onReturn();
+      if (changed === name) onReturn();
     });
     // The folder above has gone as well: nothing comes back there.
     watcher.on('error', () => this.unwatch(key));

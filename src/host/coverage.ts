@@ -3,6 +3,7 @@
  * from before the VPN, by its user, its cgroup and its mark. Where the socket leads to is not asked here.
  */
 import { statSync } from 'node:fs';
+import { attempt } from '../kernel/absence.js';
 import { walkCgroups } from '../kernel/cgroup.js';
 import type { SocketEntry } from '../kernel/inet-diag.js';
 import type { Family } from '../model/vpn-types.js';
@@ -53,9 +54,9 @@ export function covers(coverage: Coverage, socket: Pick<SocketEntry, 'uid' | 'ma
   return uid === undefined ? trusted.uids.size > 0 : trusted.uids.has(uid);
 }
 
-/** A cgroup and all below it, given its directory, by what the kernel calls them. */
+/** A cgroup and all below it, given its directory, by what the kernel calls them. Throws KernelError; ENOENT when it has gone. */
 export async function cgroupIds(directory: string): Promise<Set<bigint>> {
-  const ids = new Set([statSync(directory, { bigint: true }).ino]);
+  const ids = new Set([attempt('stat', directory, () => statSync(directory, { bigint: true }).ino)]);
   for await (const { id } of walkCgroups(directory)) ids.add(id);
   return ids;
 }

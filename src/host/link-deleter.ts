@@ -2,7 +2,7 @@
  * Deletes vNICs. Each delete waits some 20 ms for the kernel's grace periods, so it has a netlink socket of its own, and
  * those that come up while one is under way go together: moved into one link group, deleted by group, one wait for all.
  */
-import { libc } from '../kernel/ffi.js';
+import { ifindexOf } from '../kernel/ifindex.js';
 import { NetlinkSocket } from '../kernel/netlink-socket.js';
 import { deleteLink, deleteLinkGroup, setLinkGroup } from '../kernel/rtnetlink.js';
 import { KernelError } from '../model/errors.js';
@@ -46,8 +46,7 @@ export class LinkDeleter {
       const batch = this.#waiting.splice(0);
       const failures = await this.#deleteAll(batch.map((entry) => entry.link)).catch((error: Error) => [error]);
       for (const { link, done } of batch) {
-        const still = libc.if_nametoindex(link.name) === link.ifindex;
-        done(still ? (failures[0] ?? new KernelError('RTM_DELLINK', link.name, 'EBUSY')) : undefined);
+        done(errorOf(link, failures));
       }
     }
     this.#running = false;
@@ -61,5 +60,15 @@ export class LinkDeleter {
         : [...links.map((link) => setLinkGroup(link, DYING_LINK_GROUP)), deleteLinkGroup(DYING_LINK_GROUP)];
     const failures = await this.#socket.batch(requests);
     return failures.map((failure) => failure.error).filter((error) => !GONE.has(error.errnoName));
+  }
+}
+
+/** Why the link is still there, or why that cannot be told; undefined when it is gone, whatever failed. */
+function errorOf({ name, ifindex }: LinkName, failures: readonly Error[]): Error | undefined {
+  try {
+    if (ifindexOf(name) !== ifindex) return undefined;
+    return failures[0] ?? new KernelError('RTM_DELLINK', name, 'EBUSY');
+  } catch (error) {
+    return failures[0] ?? (error as Error);
   }
 }

@@ -1,5 +1,6 @@
 /** Which sockets a plan means: coverage.ts' questions, answered from the plan and from what stands beside it. */
-import { cgroup2Root, cgroupExists, resolveCgroup } from '../kernel/cgroup.js';
+import { isAbsent } from '../kernel/absence.js';
+import { cgroup2Root, resolveCgroup } from '../kernel/cgroup.js';
 import { coverage as prefixCoverage } from '../model/on-link.js';
 import type { Family } from '../model/vpn-types.js';
 import type { AppSelector } from './applications.js';
@@ -41,7 +42,7 @@ async function applications(selectors: readonly AppSelector[], paths: readonly s
       for (const id of await cgroupIds(resolveCgroup(path, root))) cgroups.add(id);
     } catch (error) {
       // One that has gone meanwhile has no processes.
-      if (cgroupExists(path)) throw error;
+      if (!isAbsent(error)) throw error;
     }
   }
   return { uids, cgroups };

@@ -3,12 +3,12 @@
  * only covered sockets receive from its vNIC. Where BPF cannot be used, what needs it is refused before anything is changed; the last
  * is then replaced by the firewall, which lets nothing in that nobody asked for.
  */
+import { isAbsent } from '../kernel/absence.js';
 import { attachSocketMark, detachSocketMarks, listSocketMarks } from '../kernel/bpf.js';
 import { resolveCgroup } from '../kernel/cgroup.js';
-import { BusinessError, KernelError } from '../model/errors.js';
+import { BusinessError } from '../model/errors.js';
 import { AppMarks, appMatchingProblem } from './app-marks.js';
 import { CgroupReturns } from './cgroup-returns.js';
-import { GONE } from './kernel-objects.js';
 import { programName, SELECTION_FIELD, sharedProgramName } from './numbers.js';
 import type { CgroupMark, Plan, PlanInput } from './plan.js';
 import { ReceiveGuard, receiveGuardProblem, receiveRule } from './receive-guard.js';
@@ -81,8 +81,8 @@ export class SocketMarks {
       if (!listSocketMarks(resolveCgroup(mark.cgroup)).some(({ name }) => name === ours))
         this.#attachToCgroup(mark, slot);
     } catch (error) {
-      // Gone once more.
-      if (!(error instanceof KernelError && GONE.has(error.errnoName))) this.#onFailed(error);
+      // Gone, or gone once more.
+      if (!isAbsent(error)) this.#onFailed(error);
     }
   }
 
@@ -98,7 +98,7 @@ export class SocketMarks {
       detachSocketMarks(resolveCgroup(cgroup), { name: (name) => name === ours });
     } catch (error) {
       // A cgroup that was removed took its programs along.
-      if (!(error instanceof KernelError && GONE.has(error.errnoName))) throw error;
+      if (!isAbsent(error)) throw error;
     }
   }
 }

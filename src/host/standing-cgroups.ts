@@ -2,7 +2,8 @@
  * The cgroups that an application list means and that stand already: sockets made there before the VPN carry no mark and are told
  * by their cgroup. Those to come need nothing of this.
  */
-import { existsSync } from 'node:fs';
+import { statSync } from 'node:fs';
+import { unlessAbsent } from '../kernel/absence.js';
 import { cgroup2Root } from '../kernel/cgroup.js';
 import { BusinessError } from '../model/errors.js';
 import { cgroupsOf } from './app-scan.js';
@@ -42,9 +43,13 @@ function rootForNft(): string {
   throw new BusinessError(2200003, undefined, `application lists need cgroup v2, which ${where}`);
 }
 
-/** Whether it is still there, given its name: nft refuses a rule, and with it all others, for one that has gone. */
+/**
+ * Whether it is still there, given its name: nft refuses a rule, and with it all others, for one that has gone. Throws KernelError
+ * when it cannot be told.
+ */
 export function stands(name: string): boolean {
-  return existsSync(`${NFT_ROOT}/${name}`);
+  const directory = `${NFT_ROOT}/${name}`;
+  return unlessAbsent('stat', directory, () => statSync(directory)) !== undefined;
 }
 
 /** nft's strings have no escape for a quote, and its levels one byte. Such a cgroup's old sockets are ended, by number, but not marked. */

@@ -4,6 +4,7 @@
  * links go first, then the sockets that have their addresses, then the rules that lead there, as when a VPN is taken down.
  */
 import { sweepSocketMarks } from '../kernel/bpf.js';
+import { isWithoutBpf } from '../kernel/bpf-problem.js';
 import { cgroup2Root } from '../kernel/cgroup.js';
 import { liveNetworkNamespaces } from '../kernel/net-namespaces.js';
 import type { NetlinkSocket } from '../kernel/netlink-socket.js';
@@ -91,7 +92,7 @@ function sweepPrograms(prefix: string): number {
     return sweepSocketMarks(root, (name) => name.startsWith(prefix) || isDead(name)).length;
   } catch (error) {
     // Without the right to use BPF there is nothing of ours to find either: we could not have attached it.
-    if (error instanceof Error && /EPERM|EACCES|ENOSYS|EINVAL/.test(error.message)) return 0;
+    if (isWithoutBpf(error)) return 0;
     throw error;
   }
 }

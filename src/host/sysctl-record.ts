@@ -6,6 +6,7 @@
  */
 import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { unlessAbsent } from '../kernel/absence.js';
 
 const BYTES_MAXIMUM = 256 * 1024;
 const IFINDEX_MAXIMUM = 0x7fffffff;
@@ -20,15 +21,19 @@ export class SysctlRecord {
     this.#boot = boot;
   }
 
-  /** Empty when there is none, when it is of another boot, and when it is not what `write` writes. */
+  /**
+   * Empty when there is none, when it is of another boot, and when it is not what `write` writes. Throws KernelError when it cannot
+   * be read: what it names is still raised.
+   */
   read(): number[] {
+    const bytes = unlessAbsent('read', this.#path, () => readFileSync(this.#path));
+    if (bytes === undefined || bytes.length > BYTES_MAXIMUM) return [];
     try {
-      const bytes = readFileSync(this.#path);
-      if (bytes.length > BYTES_MAXIMUM) return [];
       const { boot, srcValidMark } = JSON.parse(bytes.toString('utf8')) as Record<string, unknown>;
       if (boot !== this.#boot || !Array.isArray(srcValidMark)) return [];
       return srcValidMark.every(isIfindex) ? srcValidMark : [];
     } catch {
+      // No JSON, or null.
       return [];
     }
   }

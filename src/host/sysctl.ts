@@ -7,7 +7,7 @@
  * `conf.all` is never written. Both sysctls hold when either `all` or the link has them (rp_filter: the greater one).
  */
 import { closeSync, type FSWatcher, openSync, readSync, watch, writeFileSync } from 'node:fs';
-import { KernelError } from '../model/errors.js';
+import { unlessAbsent } from '../kernel/absence.js';
 import { quote } from '../model/quote.js';
 import type { SysctlRecord } from './sysctl-record.js';
 
@@ -112,33 +112,30 @@ export class Sysctls {
       raised.watcher = watch(path, { persistent: false }, () => this.#onWritten(ifindex));
       raised.watcher.on('error', () => undefined);
     } catch {
-      // No inotify watches left: it is looked at whenever links change.
+      // No inotify watches left, or the link has gone since: it is looked at whenever links change.
     }
   }
 
   #onWritten(ifindex: number): void {
     const raised = this.#raised.get(ifindex);
-    if (raised && readValue(raised.fd) === OFF) this.#onForeignChange(`src_valid_mark of link ${quote(raised.name)}`);
+    if (raised && mayBeOff(raised)) this.#onForeignChange(`src_valid_mark of link ${quote(raised.name)}`);
   }
 
-  /** Undefined when the link is gone, or has no IPv4. */
+  /** Undefined when the link is gone, or has no IPv4. Throws KernelError. */
   #read(name: string, key: Key): string | undefined {
     const fd = openValue(this.#path(name, key));
     if (fd === undefined) return undefined;
     try {
-      return readValue(fd);
+      return readValue(fd, name);
     } finally {
       closeSync(fd);
     }
   }
 
   #write(name: string, value: string): void {
-    try {
-      writeFileSync(this.#path(name, 'src_valid_mark'), value, { flag: 'r+' });
-    } catch (error) {
-      const { code = 'EIO' } = error as NodeJS.ErrnoException;
-      if (code !== 'ENOENT') throw new KernelError('write', `src_valid_mark of link ${quote(name)}`, code);
-    }
+    const write = () => writeFileSync(this.#path(name, 'src_valid_mark'), value, { flag: 'r+' });
+    // One that has gone has nothing to be written.
+    unlessAbsent('write', `src_valid_mark of link ${quote(name)}`, write);
   }
 
   #path(name: string, key: Key): Buffer {
@@ -152,19 +149,22 @@ function isLinkName(name: string): boolean {
 }
 
 function openValue(path: Buffer): number | undefined {
-  try {
-    return openSync(path, 'r');
-  } catch {
-    return undefined;
-  }
+  return unlessAbsent('open', path.toString('latin1'), () => openSync(path, 'r'));
 }
 
-function readValue(fd: number): string | undefined {
+/** Undefined when the link has gone since it was opened. */
+function readValue(fd: number, name: string): string | undefined {
   const buffer = Buffer.alloc(16);
+  const bytes = unlessAbsent('read', `sysctl of link ${quote(name)}`, () => readSync(fd, buffer, 0, buffer.length, 0));
+  return bytes === undefined ? undefined : buffer.toString('latin1', 0, bytes).trim();
+}
+
+/** What cannot be read may be off: whoever is told looks again, and there an error has somewhere to go. */
+function mayBeOff({ fd, name }: Raised): boolean {
   try {
-    return buffer.toString('latin1', 0, readSync(fd, buffer, 0, buffer.length, 0)).trim();
+    return readValue(fd, name) === OFF;
   } catch {
-    return undefined;
+    return true;
   }
 }
 

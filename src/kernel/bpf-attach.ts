@@ -6,6 +6,7 @@
  */
 import { closeSync, constants, openSync, readdirSync } from 'node:fs';
 import { KernelError } from '../model/errors.js';
+import { attempt, isAbsent } from './absence.js';
 import { Attributes, bpf } from './bpf-syscall.js';
 import { errnoName, lastError } from './errno.js';
 import { errno } from './ffi.js';
@@ -96,11 +97,12 @@ export function sweepPrograms(root: string, namePredicate: (name: string) => boo
       for (const attachType of Object.values(ATTACH_TYPE)) {
         detached.push(...detachPrograms(directory, attachType, { name: namePredicate }));
       }
-      for (const entry of readdirSync(directory, { withFileTypes: true })) {
+      const entries = attempt('readdir', directory, () => readdirSync(directory, { withFileTypes: true }));
+      for (const entry of entries) {
         if (entry.isDirectory()) pending.push(`${directory}/${entry.name}`);
       }
     } catch (error) {
-      if (!isGone(error)) throw error;
+      if (!isAbsent(error)) throw error;
     }
   }
   return detached;
@@ -111,11 +113,6 @@ function detach(cgroup: number, program: number, attachType: number, object: str
   if (bpf(BPF_PROG_DETACH, { 0: cgroup, 4: program, 8: attachType }) === 0) return true;
   if (errnoName(errno()) !== 'ENOENT') throw lastError('BPF_PROG_DETACH', object);
   return false;
-}
-
-function isGone(error: unknown): boolean {
-  const name = error instanceof KernelError ? error.errnoName : (error as NodeJS.ErrnoException).code;
-  return name === 'ENOENT' || name === 'ENODEV';
 }
 
 function query(cgroup: number, object: string, attachType: number): { ids: number[]; flags: number } {
@@ -150,12 +147,7 @@ function withProgram(id: number, use: (fd: number) => void): void {
 }
 
 function withCgroup<T>(directory: string, use: (fd: number) => T): T {
-  let fd: number;
-  try {
-    fd = openSync(directory, constants.O_RDONLY | constants.O_DIRECTORY);
-  } catch (error) {
-    throw new KernelError('open', directory, (error as NodeJS.ErrnoException).code ?? String(error));
-  }
+  const fd = attempt('open', directory, () => openSync(directory, constants.O_RDONLY | constants.O_DIRECTORY));
   try {
     return use(fd);
   } finally {

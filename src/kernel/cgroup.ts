@@ -16,6 +16,7 @@ import {
 } from 'node:fs';
 import { setImmediate } from 'node:timers/promises';
 import { KernelError } from '../model/errors.js';
+import { attempt, isAbsent, unlessAbsent } from './absence.js';
 import { libc } from './ffi.js';
 
 /** statfs(2): f_type of a cgroup v2 mount. */
@@ -38,18 +39,24 @@ export function cgroup2MountPoints(mountinfo: string): string[] {
   return points;
 }
 
-/** Where cgroup v2 is mounted: /sys/fs/cgroup, on hybrid hosts /sys/fs/cgroup/unified; undefined when it is not. */
+/**
+ * Where cgroup v2 is mounted: /sys/fs/cgroup, on hybrid hosts /sys/fs/cgroup/unified; undefined when it is not. Throws KernelError
+ * when that cannot be told.
+ */
 export function cgroup2Root(): string | undefined {
-  return cgroup2MountPoints(readFileSync('/proc/self/mountinfo', 'utf8')).find(isCgroup2);
+  const path = '/proc/self/mountinfo';
+  return cgroup2MountPoints(attempt('read', path, () => readFileSync(path, 'utf8'))).find(isCgroup2);
 }
 
-/** The v2 path of a process as /proc/PID/cgroup says it: '/system.slice/a.service'; undefined when there is no such process. */
+/**
+ * The v2 path of a process as /proc/PID/cgroup says it: '/system.slice/a.service'; undefined when there is no such process. Throws
+ * KernelError for any other reason.
+ */
 export function cgroupOf(pid: number): string | undefined {
-  try {
-    return v2PathIn(readFileSync(`/proc/${pid}/cgroup`, 'utf8'));
-  } catch {
-    return undefined;
-  }
+  const path = `/proc/${pid}/cgroup`;
+  // ESRCH: it ended between open and read.
+  const text = unlessAbsent('read', path, () => readFileSync(path, 'utf8'), ['ESRCH']);
+  return text === undefined ? undefined : v2PathIn(text);
 }
 
 /** The path of the `0::` line. The kernel refuses newlines in cgroup names, so that nobody can forge a line. */
@@ -113,16 +120,13 @@ export function resolveCgroup(path: string, root: string | undefined = cgroup2Ro
   if (root === undefined) throw new KernelError('mount', 'cgroup2', 'is not mounted');
   if (!isCgroupPath(path)) throw new KernelError('cgroup', JSON.stringify(path), 'EINVAL');
   const directory = path === '/' ? root : root + path;
-  try {
+  attempt('cgroup', path, () => {
     if (!statSync(directory).isDirectory()) throw new KernelError('cgroup', path, 'ENOTDIR');
     const real = realpathSync(root);
     if (realpathSync(directory) !== (path === '/' ? real : real + path) || !isCgroup2(directory)) {
       throw new KernelError('cgroup', path, 'EXDEV');
     }
-  } catch (error) {
-    if (error instanceof KernelError) throw error;
-    throw new KernelError('cgroup', path, (error as NodeJS.ErrnoException).code ?? String(error));
-  }
+  });
   return directory;
 }
 
@@ -144,7 +148,8 @@ export function moveToCgroup(directory: string, { pid, pidfd }: { pid: number; p
   const procs = (of: string): string => `${of}/cgroup.procs`;
   attempt('cgroup.procs', directory, () => writeFileSync(procs(directory), String(pid)));
   if (!hasEnded(pidfd)) return;
-  for (const stranger of readFileSync(procs(directory), 'latin1').split('\n').filter(Boolean)) {
+  const members = attempt('cgroup.procs', directory, () => readFileSync(procs(directory), 'latin1'));
+  for (const stranger of members.split('\n').filter(Boolean)) {
     attempt('cgroup.procs', directory, () => writeFileSync(`${directory}/../cgroup.procs`, stranger));
   }
   throw new KernelError('cgroup.procs', `pid ${pid}`, 'ESRCH');
@@ -178,19 +183,19 @@ const MAXIMUM_CGROUPS = 250_000;
 
 /**
  * Every cgroup but the root, each before those below it. Whoever goes away meanwhile is left out; who comes may be. A path too
- * long to be opened (only nesting on purpose makes one) is left out with all below it. Throws KernelError E2BIG when there are
- * more than 250,000: no answer is better than half of one.
+ * long to be opened (only nesting on purpose makes one) is left out with all below it. No answer is better than half of one: throws
+ * KernelError when one that is there cannot be looked at, and E2BIG when there are more than 250,000.
  */
 export async function* walkCgroups(root: string | undefined = cgroup2Root()): AsyncGenerator<Cgroup, void, void> {
   if (root === undefined) throw new KernelError('mount', 'cgroup2', 'is not mounted');
-  const stats = statSync(root, { bigint: true, throwIfNoEntry: false });
+  const stats = statsOf(root);
   const open: string[] = stats === undefined ? [] : childrenOf(root, stats).map((name) => `/${name}`);
   let until = performance.now() + SLICE_MS;
   for (let seen = 1; open.length > 0; seen++) {
     if (seen > MAXIMUM_CGROUPS) throw new KernelError('cgroups', `under ${root}`, 'E2BIG');
     const path = open.pop() as string;
     const directory = root + path;
-    const stats = statSync(directory, { bigint: true, throwIfNoEntry: false });
+    const stats = statsOf(directory);
     if (stats === undefined) continue;
     yield { path, name: path.slice(path.lastIndexOf('/') + 1), id: stats.ino, uid: Number(stats.uid) };
     for (const name of childrenOf(directory, stats)) {
@@ -203,15 +208,15 @@ export async function* walkCgroups(root: string | undefined = cgroup2Root()): As
   }
 }
 
+function statsOf(directory: string): BigIntStats | undefined {
+  return unlessAbsent('stat', directory, () => statSync(directory, { bigint: true }));
+}
+
 /** A cgroup's directory has one link for each below it, and two of its own: one without needs no listing. */
 function childrenOf(directory: string, stats: BigIntStats): string[] {
   if (stats.nlink <= 2n) return [];
-  try {
-    const entries = readdirSync(directory, { withFileTypes: true });
-    return entries.filter((entry) => entry.isDirectory()).map(({ name }) => name);
-  } catch {
-    return [];
-  }
+  const entries = unlessAbsent('readdir', directory, () => readdirSync(directory, { withFileTypes: true })) ?? [];
+  return entries.filter((entry) => entry.isDirectory()).map(({ name }) => name);
 }
 
 /** A pidfd is readable once its process has ended. */
@@ -222,26 +227,19 @@ function hasEnded(pidfd: number): boolean {
   return libc.poll(set, 1, 0) !== 0;
 }
 
-function attempt(call: string, object: string, work: () => void): void {
+/** False too for what lies there and is no cgroup, and without cgroup v2. Throws KernelError when it cannot be told. */
+export function cgroupExists(path: string, root: string | undefined = cgroup2Root()): boolean {
+  if (root === undefined || !isCgroupPath(path)) return false;
   try {
-    work();
+    return resolveCgroup(path, root) !== '';
   } catch (error) {
-    throw new KernelError(call, object, (error as NodeJS.ErrnoException).code ?? String(error));
-  }
-}
-
-export function cgroupExists(path: string): boolean {
-  try {
-    return isCgroupPath(path) && resolveCgroup(path) !== '';
-  } catch {
-    return false;
+    // ENAMETOOLONG: the kernel makes no cgroup that is called so.
+    if (isAbsent(error, ['EXDEV', 'ENAMETOOLONG'])) return false;
+    throw error;
   }
 }
 
 function isCgroup2(directory: string): boolean {
-  try {
-    return statfsSync(directory).type === CGROUP2_SUPER_MAGIC;
-  } catch {
-    return false;
-  }
+  const found = unlessAbsent('statfs', directory, () => statfsSync(directory));
+  return found?.type === CGROUP2_SUPER_MAGIC;
 }

@@ -6,7 +6,11 @@
  * Buffers passed here must be longer than 64 bytes or come from `Buffer.alloc` of a page (V8 may move smaller ones), unless
  * the call is over before anything else runs, which is the case for every synchronous call.
  */
+import { closeSync, openSync } from 'node:fs';
+import { constants } from 'node:os';
 import koffi from 'koffi';
+import { KernelError } from '../model/errors.js';
+import { unlessAbsent } from './absence.js';
 
 type Bytes = Uint8Array | null;
 type Native = ReturnType<ReturnType<typeof koffi.load>['func']>;
@@ -76,7 +80,6 @@ export const libc = {
     'int prctl(int, unsigned long, unsigned long, unsigned long, unsigned long)',
   ),
   eventfd: declare<(initial: number, flags: number) => number>('int eventfd(unsigned int, int)'),
-  if_nametoindex: declare<(name: string) => number>('unsigned int if_nametoindex(const char *)'),
   syscall: declare<(number: number, a: number, b: number, c: number) => number>('long syscall(long, long, long, long)'),
   /** bpf(2) has no libc wrapper; 321 on x86_64, 280 on arm64. */
   syscallBytes: self.func('syscall', 'long', ['long', 'long', 'uint8_t *', 'long']) as unknown as (
@@ -203,17 +206,36 @@ export interface PasswdEntry {
   pw_gid: number;
 }
 
+/** getpwnam(3): with these a null says that it could not be looked up; with any other errno, or none, that there is no entry. */
+const LOOKUP_FAILURES = ['EINTR', 'EIO', 'EMFILE', 'ENFILE', 'ENOMEM'] as const;
+
+/**
+ * The entry's address; null when there is none. Throws KernelError. When one database cannot be read, glibc asks the next, and its
+ * "none" is all that is heard: so none it is only while `file`, the first one's, can be read.
+ */
+function lookedUp(call: string, object: string, file: string, look: () => unknown): unknown {
+  koffi.errno(0);
+  const pointer = look();
+  if (pointer) return pointer;
+  const number = koffi.errno();
+  const failure = LOOKUP_FAILURES.find((name) => constants.errno[name] === number);
+  if (failure !== undefined) throw new KernelError(call, object, failure);
+  unlessAbsent('open', file, () => closeSync(openSync(file, 'r')));
+  return null;
+}
+
+/** All throw KernelError when the database cannot be read. */
 export const nss = {
   userByName: (name: string): PasswdEntry | undefined => {
-    const pointer = getpwnam(name);
+    const pointer = lookedUp('getpwnam', name, '/etc/passwd', () => getpwnam(name));
     return pointer ? (koffi.decode(pointer, passwd) as PasswdEntry) : undefined;
   },
   userById: (uid: number): PasswdEntry | undefined => {
-    const pointer = getpwuid(uid);
+    const pointer = lookedUp('getpwuid', String(uid), '/etc/passwd', () => getpwuid(uid));
     return pointer ? (koffi.decode(pointer, passwd) as PasswdEntry) : undefined;
   },
   groupByName: (name: string): { gr_name: string; gr_gid: number } | undefined => {
-    const pointer = getgrnam(name);
+    const pointer = lookedUp('getgrnam', name, '/etc/group', () => getgrnam(name));
     return pointer ? (koffi.decode(pointer, group) as { gr_name: string; gr_gid: number }) : undefined;
   },
 };

@@ -1,6 +1,7 @@
 /** Where the members lie that BPF programs follow, read once from the running kernel's own types. */
 import { readFileSync } from 'node:fs';
 import { KernelError } from '../model/errors.js';
+import { attempt, isAbsent } from './absence.js';
 import type { CgroupOffsets } from './bpf-app-marks.js';
 import type { NamespaceOffsets } from './bpf-receive-guard.js';
 import { Btf } from './btf.js';
@@ -17,12 +18,14 @@ export function kernelOffsets(): CgroupOffsets & NamespaceOffsets {
 
 function readBtf(): Btf {
   try {
-    return new Btf(readFileSync(PATH));
+    return new Btf(attempt('read', PATH, () => readFileSync(PATH)));
   } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    const message =
-      code === undefined ? (error as Error).message : 'the kernel has to be built with CONFIG_DEBUG_INFO_BTF';
-    throw new KernelError('read', PATH, code ?? 'EINVAL', { message });
+    if (isAbsent(error)) {
+      const message = 'the kernel has to be built with CONFIG_DEBUG_INFO_BTF';
+      throw new KernelError('read', PATH, 'ENOENT', { message });
+    }
+    if (error instanceof KernelError) throw error;
+    throw new KernelError('read', PATH, 'EINVAL', { message: (error as Error).message });
   }
 }
 

@@ -11,6 +11,7 @@ import { KernelError } from '../model/errors.js';
 import { FAMILIES } from '../model/vpn-types.js';
 import { checked } from './errno.js';
 import { libc } from './ffi.js';
+import { ifindexOf } from './ifindex.js';
 import {
   decodeEntry,
   encodeQuery,
@@ -152,7 +153,7 @@ function identityOf(fd: number, protocol: 'tcp' | 'udp'): SocketIdentity {
   checked(libc.getsockname(fd, name, length), 'getsockname', protocol);
   const sockid = Buffer.alloc(48);
   name.copy(sockid, 0, 2, 4);
-  sockid.writeUInt32LE(libc.if_nametoindex('lo'), 36);
+  sockid.writeUInt32LE(ifindexOf('lo') ?? 0, 36);
   sockid.writeBigUInt64LE(socketCookie(fd), 40);
   return { protocol, isInet6: false, rawProtocol: 0, sockid };
 }

@@ -6,8 +6,10 @@
  */
 import { closeSync, constants, openSync } from 'node:fs';
 import { KernelError } from '../model/errors.js';
+import { attempt } from './absence.js';
 import { lastError } from './errno.js';
 import { libc } from './ffi.js';
+import { ifindexOf } from './ifindex.js';
 
 const TUNSETIFF = 0x400454ca;
 const IFF_TUN = 0x0001;
@@ -30,21 +32,21 @@ export interface Tun {
  * cannot be changed later. Throws KernelError; EBUSY when the name is taken.
  */
 export function openTun(name: string, { vnetHeader = false }: { vnetHeader?: boolean } = {}): Tun {
-  let fd: number;
-  try {
-    fd = openSync('/dev/net/tun', constants.O_RDWR | constants.O_NONBLOCK);
-  } catch (error) {
-    throw new KernelError('open', '/dev/net/tun', (error as NodeJS.ErrnoException).code ?? 'EIO');
-  }
+  const path = '/dev/net/tun';
+  const fd = attempt('open', path, () => openSync(path, constants.O_RDWR | constants.O_NONBLOCK));
   const request = Buffer.alloc(40);
   request.write(name, 0, IFNAMSIZ - 1, 'latin1');
   request.writeUInt16LE(IFF_TUN | IFF_NO_PI | IFF_TUN_EXCL | (vnetHeader ? IFF_VNET_HDR : 0), IFNAMSIZ);
-  if (libc.ioctl(fd, TUNSETIFF, request) < 0) {
-    const error = lastError('TUNSETIFF', name);
+  try {
+    if (libc.ioctl(fd, TUNSETIFF, request) < 0) throw lastError('TUNSETIFF', name);
+    const ifindex = ifindexOf(name);
+    if (ifindex === undefined) throw new KernelError('SIOCGIFINDEX', name, 'ENODEV');
+    return { fd, name, ifindex };
+  } catch (error) {
+    // Nobody else has the descriptor yet: the device goes with it.
     closeSync(fd);
     throw error;
   }
-  return { fd, name, ifindex: libc.if_nametoindex(name) };
 }
 
 /** Sets or clears O_NONBLOCK of the open file, for every holder of it. */

@@ -11,6 +11,7 @@ import { slotNumbers } from '../host/numbers.js';
 import { protectSocket } from '../host/protect.js';
 import type { Method, Methods, ServiceStatus, VpnStatus } from '../ipc/methods.js';
 import { PROTOCOL_VERSION } from '../ipc/methods.js';
+import { isAbsent } from '../kernel/absence.js';
 import { cgroupExists } from '../kernel/cgroup.js';
 import { libc } from '../kernel/ffi.js';
 import { peerCredentials } from '../kernel/peer.js';
@@ -154,9 +155,10 @@ function isMailboxOf(uid: number, fd: number): boolean {
   if (socketDomain(fd) !== AF_UNIX || socketType(fd) !== SOCK_STREAM) return false;
   try {
     return peerCredentials(fd).uid === uid;
-  } catch {
+  } catch (error) {
     // Not connected to anything.
-    return false;
+    if (isAbsent(error, ['ENODATA', 'ENOTCONN'])) return false;
+    throw error;
   }
 }
 

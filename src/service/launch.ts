@@ -11,6 +11,7 @@ import { type FSWatcher, readlinkSync, watch } from 'node:fs';
 import { dirname } from 'node:path';
 import { escapeId, whyNoAppId } from '../host/app-ids.js';
 import type { Methods } from '../ipc/methods.js';
+import { unlessAbsent } from '../kernel/absence.js';
 import { MAX_APP_ID_BYTES } from '../kernel/app-cgroup.js';
 import {
   cgroup2Root,
@@ -137,11 +138,8 @@ function removeWhenEmpty(directory: string, log: Log): boolean {
 }
 
 function namespaceOf(pid: number | 'self'): string | undefined {
-  try {
-    return readlinkSync(`/proc/${pid}/ns/cgroup`);
-  } catch {
-    return undefined;
-  }
+  const path = `/proc/${pid}/ns/cgroup`;
+  return unlessAbsent('readlink', path, () => readlinkSync(path), ['ESRCH', 'EACCES', 'EPERM']);
 }
 
 function unavailable(reason: string): BusinessError {

@@ -39,12 +39,14 @@ export class Session {
 
   /** Undefined when the peer is gone already, or cannot be identified. */
   static open(fd: number, maximumLineBytes: (session: Session) => number): Session | undefined {
+    let pidfd: number | undefined;
     try {
       const credentials = peerCredentials(fd);
-      const pidfd = credentials.pid > 0 ? peerPidfd(fd, credentials) : -1;
+      pidfd = credentials.pid > 0 ? peerPidfd(fd, credentials) : -1;
       if (pidfd !== undefined) return new Session(fd, credentials, pidfd, maximumLineBytes);
     } catch {
-      // Falls through: whoever cannot be identified is not served.
+      // Whoever cannot be identified, for whatever reason, is not served.
+      if (pidfd !== undefined && pidfd >= 0) libc.close(pidfd);
     }
     return undefined;
   }

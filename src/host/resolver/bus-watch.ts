@@ -4,6 +4,7 @@
  */
 import { type FSWatcher, watch } from 'node:fs';
 import { basename, dirname } from 'node:path';
+import { isShortage } from '../../kernel/absence.js';
 import { SystemBus } from './system-bus.js';
 
 /** A socket file is there a moment before somebody listens on it. */
@@ -29,13 +30,15 @@ export class BusWatch {
     return this.#bus;
   }
 
-  /** Begins to watch. False too when there is no bus, or one that does not answer. */
+  /** Begins to watch. False too when there is no bus, or one that does not answer; throws when it could not be asked. */
   async hasOwner(): Promise<boolean> {
     this.#watchFolder();
     try {
       await this.#connect();
       return (await this.#bus?.hasOwner(this.#name)) ?? false;
-    } catch {
+    } catch (error) {
+      // No memory or no descriptor is no word about the bus.
+      if (isShortage((error as Error).cause)) throw error;
       return false;
     }
   }

@@ -8,6 +8,7 @@
 import { execFile } from 'node:child_process';
 import { realpath, stat } from 'node:fs/promises';
 import { basename, dirname } from 'node:path';
+import { isAbsent } from '../../kernel/absence.js';
 import { quote } from '../../model/quote.js';
 import type { BackEnd, ResolverRequest } from './request.js';
 import { recordText } from './resolv-conf.js';
@@ -37,7 +38,11 @@ export class Resolvconf implements BackEnd {
 /** The path of a resolvconf that may be run; undefined when there is none. resolvectl under that name is none. */
 export async function findResolvconf(programs: readonly string[] = PROGRAMS): Promise<string | undefined> {
   for (const path of programs) {
-    const real = await realpath(path).catch(() => undefined);
+    const real = await realpath(path).catch((error) => {
+      // A link that leads to itself is no program either.
+      if (!isAbsent(error, ['ELOOP'])) throw error;
+      return undefined;
+    });
     if (real !== undefined && basename(real) !== 'resolvectl' && (await isTrustworthy(real))) return real;
   }
   return undefined;

@@ -7,6 +7,7 @@
  */
 import { readFile, readlink, realpath } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
+import { isAbsent } from '../../kernel/absence.js';
 import { Lane } from '../../kernel/lane.js';
 import { BusinessError } from '../../model/errors.js';
 import { BusWatch } from './bus-watch.js';
@@ -170,10 +171,11 @@ export class Resolver {
   async #original(): Promise<{ target: string; text: string }> {
     const path = await this.#file.originalPath();
     const linked = () => readlink(path).then((link) => resolve(dirname(path), link));
+    // A link that leads nowhere, else no link or nothing at all. ELOOP: it leads to itself.
     const target = await realpath(path)
-      .catch(linked)
-      .catch(() => path);
-    return { target, text: await readFile(path, 'latin1').catch(() => '') };
+      .catch((error) => orThrow(error, ['ELOOP'], linked))
+      .catch((error) => orThrow(error, ['EINVAL', 'ELOOP'], () => path));
+    return { target, text: await readFile(path, 'latin1').catch((error) => orThrow(error, ['ELOOP'], () => '')) };
   }
 
   #soon(why: Why): void {
@@ -217,4 +219,10 @@ export class Resolver {
     if (this.#active === this.#resolved || fit >= searchDomains.length) return;
     this.#log('warning', 'search-domains-cut', { given: searchDomains.length, used: fit });
   }
+}
+
+/** What is to be taken where nothing is; `also`: further errors that say so. */
+function orThrow<T>(error: unknown, also: readonly string[], instead: () => T): T {
+  if (isAbsent(error, also)) return instead();
+  throw error;
 }

@@ -18,8 +18,9 @@ export class DbusError extends Error {
   override readonly name = 'DbusError';
   readonly errorName: string;
 
-  constructor(member: string, errorName: string, text: string) {
-    super(`${member}: ${errorName}${text === '' ? '' : ` (${text})`}`);
+  /** `cause`: what the connection failed with. */
+  constructor(member: string, errorName: string, text: string, cause?: unknown) {
+    super(`${member}: ${errorName}${text === '' ? '' : ` (${text})`}`, { cause });
     this.errorName = errorName;
   }
 }
@@ -82,7 +83,7 @@ export class SystemBus {
     } catch (error) {
       if (error instanceof DbusError) throw error;
       const { type = DISCONNECTED, message } = error as { type?: string; message: string };
-      throw new DbusError(member, type, message);
+      throw new DbusError(member, type, message, error);
     } finally {
       clearTimeout(timer);
     }

@@ -1,6 +1,7 @@
 /** What a prober does beyond app/operations.ts: asks past the routing, keeps sessions, listens, puts frames on a link. */
 import { checked, errnoName } from '../../../../src/kernel/errno.js';
 import { errno, libc } from '../../../../src/kernel/ffi.js';
+import { ifindexOf } from '../../../../src/kernel/ifindex.js';
 import { KernelError } from '../../../../src/model/errors.js';
 import { NativeSocket, type Transport } from '../app/native-socket.js';
 import { askOn } from '../app/question.js';
@@ -95,7 +96,7 @@ export const probeOperations = {
     // sockaddr_ll: the interface at 4.
     const link = Buffer.alloc(20);
     link.writeUInt16LE(AF_PACKET, 0);
-    link.writeInt32LE(libc.if_nametoindex(device), 4);
+    link.writeInt32LE(ifindexOf(device) ?? 0, 4);
     const fd = libc.socket(AF_PACKET, SOCK_RAW, 0);
     if (fd < 0) return errnoName(errno());
     const result = libc.sendto(fd, data, data.length, 0, link, link.length) < 0 ? errnoName(errno()) : 'ok';
