@@ -20,7 +20,8 @@ const SOCKETS: readonly Kind[] = [
   {
     kind: 'inbound',
     socket: 'inbound',
-    reason: 'answers to connections, datagrams and pings from outside go back the way these came',
+    reason:
+      'answers to connections, datagrams and pings from outside go back the way these came; so an app with an accomplice outside can always be a server there',
   },
   {
     kind: 'privileged',

@@ -207,9 +207,10 @@ export class VpnHost {
     this.#raised.delete(plan.slot);
     const own = (operations: readonly Operation[]) => operations.filter((operation) => !foreign.has(operation));
     const rules = own([...plan.routes, ...plan.sectionRules, ...plan.rules]);
-    const errors = await takeDown(this.#takeBack(vpn, rules, own(shared)), parts);
-    // The last close of a TUN waits for the kernel as long as a delete does: not on this thread.
+    // The last close of a TUN waits for the kernel as long as a delete does: not on this thread. First, because a setUp may have failed
+    // for want of a descriptor, and what follows needs one.
     await libcAsync.close(tun.fd);
+    const errors = await takeDown(this.#takeBack(vpn, rules, own(shared)), parts);
     if (errors.length > 0) throw new AggregateError(errors, 'taking down failed');
   }
 
