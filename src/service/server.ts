@@ -110,6 +110,7 @@ export class Server {
   #read(session: Session, { data, fds, truncated }: Extract<EpollEvent, { kind: 'data' }>): void {
     session.lastReadAtMs = performance.now();
     if (truncated) for (const fd of fds) closeForeign(fd);
+    session.isReading = true;
     try {
       for (const frame of session.reader.push(data, truncated ? [] : fds)) {
         this.#serve(session, frame);
@@ -119,6 +120,8 @@ export class Server {
       if (truncated) throw new ProtocolError('too many descriptors in one message');
     } catch (error) {
       return this.#endWithError(session, error);
+    } finally {
+      session.isReading = false;
     }
     this.#resume(session);
   }
@@ -200,7 +203,8 @@ export class Server {
   }
 
   #resume(session: Session): void {
-    if (session.closed) return;
+    // Not for each answer to what was read at once: that would let in more each time, and a peer that floods would be ahead of us.
+    if (session.closed || session.isReading) return;
     const wantReadable = session.calls < CALLS_PER_SESSION;
     this.#epoll.resume(session.fd, session.tag, { wantReadable, wantWritable: session.hasUnsent });
   }

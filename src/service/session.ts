@@ -33,6 +33,8 @@ export class Session {
   /** How many of its calls are under way. */
   calls = 0;
   closed = false;
+  /** What came is being worked off, and no more is taken meanwhile. */
+  isReading = false;
   readonly #onClose: (() => void)[] = [];
   readonly #unsent: Buffer[] = [];
   #unsentBytes = 0;
