@@ -190,6 +190,7 @@ export class VpnHost {
     const { plan, tun } = vpn;
     this.#live.delete(tun.ifindex);
     const errors: Error[] = [];
+    // Beside the lane: the kernel takes its time.
     await this.#links.delete(tun).catch((error: Error) => errors.push(error));
     await this.#lane.run(async () => {
       this.#raised.delete(plan.slot);
