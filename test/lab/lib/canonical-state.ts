@@ -56,10 +56,16 @@ export async function canonicalState(host: LabHost): Promise<string> {
     return objects.flatMap((object) => describe(section, object)).sort();
   });
   // The order of rules inside a chain has a meaning: kept as listed.
-  const nft = (ruleset.nftables ?? []).filter((object) => !('metainfo' in object));
+  const nft = (ruleset.nftables ?? []).filter((object) => !('metainfo' in object)).map(withoutWhatExpires);
   return [...lines, ...nft.map((object) => `nft ${stable(object)}`), ...sysctls.stdout.trimEnd().split('\n')].join(
     '\n',
   );
+}
+
+/** The elements of a set with a timeout come and go with the traffic. */
+function withoutWhatExpires(object: Json): Json {
+  const { elem: _, ...set } = (object.set ?? {}) as Json & { flags?: string[] };
+  return set.flags?.includes('timeout') ? { set } : object;
 }
 
 /** `- line` for what is only in `before`, `+ line` for what is only in `after`; empty when equal. */
