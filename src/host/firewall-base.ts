@@ -16,6 +16,10 @@ const CAME_IN = `${IS_ANSWER} goto bypass`;
 /** Protocols of which any first packet may begin something, and whose sockets could be ended at setUp. */
 const WITHOUT_BEGINNING = '{ udp, udplite, icmp, ipv6-icmp, sctp }';
 const WITH_PORTS = '{ tcp, udp, udplite, sctp }';
+/** MPTCP: a further path of a connection (RFC 8684, 3.2). */
+const JOIN = 'tcp option mptcp subtype 1';
+/** Of no path that begins here it can be told whose it is. */
+export const NO_JOIN = `tcp flags & (syn | ack) == syn ${JOIN} drop`;
 const DNS = 'meta l4proto { tcp, udp } th dport 53';
 
 /** From here to there, as a packet that leaves has it and as one that comes in does. */
@@ -51,10 +55,14 @@ export interface FirewallOptions {
    * cannot: of a listener it does not know whose it is.
    */
   takesNew: boolean;
+  /** Whether someone else knows whose the subflows are that the kernel opens for MPTCP. The firewall sees no user of theirs. */
+  tellsSubflows: boolean;
 }
 
-export function firewallBase({ takesNew }: FirewallOptions = { takesNew: true }): string[] {
-  return [...sets(), ...arriving(takesNew), ...dns(), ...sending(), ...leaving(), ...otherTables()];
+const FULL_OPTIONS: FirewallOptions = { takesNew: true, tellsSubflows: true };
+
+export function firewallBase({ takesNew, tellsSubflows }: FirewallOptions = FULL_OPTIONS): string[] {
+  return [...sets(), ...arriving(takesNew), ...dns(), ...sending(), ...leaving(tellsSubflows), ...otherTables()];
 }
 
 /** Tables go with everything in them. */
@@ -155,6 +163,8 @@ function arriving(takesNew: boolean): string[] {
         addRule(INET, 'tracked', `ct state new ${INCOMING[family]} @${set}${digit(family)} return`),
       ),
     ),
+    // It belongs to a connection that may have begun here, in a tunnel.
+    addRule(INET, 'tracked', `ct state new ${JOIN} return`),
     // TCP only by its first segment: a connection picked up in the middle may be one that began here.
     addRule(
       INET,
@@ -234,9 +244,11 @@ function dns(): string[] {
   ];
 }
 
-function leaving(): string[] {
+function leaving(tellsSubflows: boolean): string[] {
+  const joins = (chain: string): string[] => (tellsSubflows ? [] : [addRule(INET, chain, NO_JOIN)]);
   return [
     addChain(INET, 'enter'),
+    ...joins('enter'),
     addRule(INET, 'enter', 'oifname vmap @enter'),
     addChain(INET, 'lock', 'type filter hook postrouting priority 110'),
     // A vNIC's address is local for everybody: what others mean for somebody far away shall not be heard by its user.
@@ -248,6 +260,7 @@ function leaving(): string[] {
     addRule(INET, 'lock', 'ip saddr @vnic4 drop'),
     addRule(INET, 'lock', 'ip6 saddr @vnic6 drop'),
     addRule(INET, 'lock', BYPASSES),
+    ...joins('lock'),
     addRule(INET, 'lock', `${SELECTION} vmap @outside_selection`),
     addRule(INET, 'lock', 'meta skuid vmap @outside_user'),
     addRule(INET, 'lock', 'goto root_outside'),

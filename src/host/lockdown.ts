@@ -11,18 +11,27 @@ import { isLockdownPriority, LOCKDOWN_TABLE, PRIORITY } from './numbers.js';
 import { additions } from './operation.js';
 import { lockdownRemoval, lockdownRules, lockdownTable } from './plan-lockdown.js';
 
+/** The lock beside the table. It goes by the table's marks, so it is there only while that is. */
+export interface SecondLock {
+  /** As EgressLock.lock(). */
+  lock(users: ReadonlySet<number>): void;
+  tellsSubflows: boolean;
+}
+
 export class Lockdown {
   readonly #netlink: NetlinkSocket;
   readonly #nftables: () => Nftables;
   readonly #lastUid: number;
+  readonly #second: SecondLock;
   readonly #released = new Set<number>();
   #users: ReadonlySet<number> = new Set();
   #surroundings: Pick<Surroundings, 'lan' | 'frames'> = { lan: [], frames: [] };
 
-  constructor(netlink: NetlinkSocket, nftables: () => Nftables, lastUid: number) {
+  constructor(netlink: NetlinkSocket, nftables: () => Nftables, lastUid: number, second: SecondLock) {
     this.#netlink = netlink;
     this.#nftables = nftables;
     this.#lastUid = lastUid;
+    this.#second = second;
   }
 
   get isInForce(): boolean {
@@ -41,7 +50,11 @@ export class Lockdown {
       this.#users = new Set([...before, ...users]);
       await this.#renew();
       await this.#syncRules(users);
-    } else await this.#syncRules(users);
+      this.#second.lock(users);
+    } else {
+      this.#second.lock(users);
+      await this.#syncRules(users);
+    }
     this.#users = users;
     await this.#renew();
   }
@@ -77,7 +90,8 @@ export class Lockdown {
       await this.#nftables().runAsync(lockdownRemoval().join('\n'));
       return;
     }
-    await this.#nftables().runAsync(lockdownTable(this.#users, this.#released, this.#surroundings).join('\n'));
+    const surroundings = { ...this.#surroundings, tellsSubflows: this.#second.tellsSubflows };
+    await this.#nftables().runAsync(lockdownTable(this.#users, this.#released, surroundings).join('\n'));
   }
 
   /** Adds what is wanted, then removes the rules of users who are not. */

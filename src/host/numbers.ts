@@ -169,7 +169,7 @@ export function programPrefix(netnsInode: bigint): string {
 }
 
 /** Of the programs that all VPNs share. No slot has these letters. */
-export function sharedProgramName(netnsInode: bigint, what: 'app' | 'rcv'): string {
+export function sharedProgramName(netnsInode: bigint, what: 'app' | 'rcv' | 'out'): string {
   return `${programPrefix(netnsInode)}${what}`;
 }
 

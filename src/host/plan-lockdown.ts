@@ -5,6 +5,7 @@
  */
 import { FAMILIES, type Family } from '../model/vpn-types.js';
 import { lanRules, type Surroundings } from './firewall.js';
+import { type FirewallOptions, NO_JOIN } from './firewall-base.js';
 import { addChain, addRule, BYPASSES, hex } from './nft-text.js';
 import { BYPASS_MARK, LAN_TABLE, LOCKDOWN_TABLE, PRIORITY } from './numbers.js';
 import type { Operation } from './operation.js';
@@ -52,7 +53,7 @@ export function lockdownRules(users: Iterable<number>, lastUid: number): Operati
 export function lockdownTable(
   users: ReadonlySet<number>,
   released: ReadonlySet<number>,
-  { lan, frames }: Pick<Surroundings, 'lan' | 'frames'>,
+  { lan, frames, tellsSubflows = true }: Pick<Surroundings, 'lan' | 'frames'> & Partial<FirewallOptions>,
 ): string[] {
   const closed = [...users].filter((uid) => uid !== 0);
   const everyone = users.has(0) && !released.has(0);
@@ -86,6 +87,7 @@ export function lockdownTable(
     addChain(INET, 'lockdown', 'type filter hook postrouting priority 111'),
     addRule(INET, 'lockdown', 'oifname { "lo", "vpn-tun*" } accept'),
     addRule(INET, 'lockdown', BYPASSES),
+    ...(tellsSubflows ? [] : [addRule(INET, 'lockdown', NO_JOIN)]),
     ...judge.map((text) => addRule(INET, 'lockdown', text)),
     ...(everyone ? [addRule(INET, 'lockdown', 'goto closed')] : []),
     addChain(NETDEV, 'closed'),

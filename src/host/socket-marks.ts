@@ -1,7 +1,8 @@
 /**
- * The BPF programs behind a plan: those that mark the sockets of its `cgroup:` names and of its applications, and the one that lets
- * only covered sockets receive from its vNIC. Where BPF cannot be used, what needs it is refused before anything is changed; the last
- * is then replaced by the firewall, which lets nothing in that nobody asked for.
+ * The BPF programs behind a plan: those that mark the sockets of its `cgroup:` names and of its applications, the one that lets
+ * only covered sockets receive from its vNIC, and the second lock. Where BPF cannot be used, what needs marks is refused before
+ * anything is changed; the guard is then replaced by the firewall, which lets nothing in that nobody asked for, and the firewall
+ * is the only lock that holds sockets bound to a device.
  */
 import { isAbsent } from '../kernel/absence.js';
 import { attachSocketMark, detachSocketMarks, listSocketMarks } from '../kernel/bpf.js';
@@ -9,6 +10,7 @@ import { resolveCgroup } from '../kernel/cgroup.js';
 import { BusinessError } from '../model/errors.js';
 import { AppMarks, appMatchingProblem } from './app-marks.js';
 import { CgroupReturns } from './cgroup-returns.js';
+import { EgressLock, type EgressLockAbility, egressLockAbility } from './egress-lock.js';
 import { programName, SELECTION_FIELD, sharedProgramName } from './numbers.js';
 import type { CgroupMark, Plan, PlanInput } from './plan.js';
 import { ReceiveGuard, receiveGuardProblem, receiveRule } from './receive-guard.js';
@@ -21,8 +23,10 @@ export class SocketMarks {
   readonly #returns = new CgroupReturns();
   readonly #onFailed: (error: unknown) => void;
   readonly #guard: ReceiveGuard | undefined;
+  readonly #lock: EgressLock | undefined;
   /** Why there is no guard, in a sentence. */
   readonly guardProblem: string | undefined;
+  readonly lockAbility: EgressLockAbility;
 
   /** `onFailed`: a cgroup came back, and its sockets cannot be marked. */
   constructor(netnsInode: bigint, netnsCookie: bigint, onFailed: (error: unknown) => void) {
@@ -33,6 +37,9 @@ export class SocketMarks {
     this.guardProblem = receiveGuardProblem();
     if (this.guardProblem === undefined)
       this.#guard = new ReceiveGuard(netnsCookie, sharedProgramName(netnsInode, 'rcv'));
+    this.lockAbility = egressLockAbility();
+    if (this.lockAbility.problem === undefined)
+      this.#lock = new EgressLock(netnsCookie, sharedProgramName(netnsInode, 'out'));
   }
 
   /** Before anything is changed. Throws BusinessError 2200003 when the lists need what this machine has not. */
@@ -52,15 +59,31 @@ export class SocketMarks {
     for (const mark of plan.applicationMarks) this.#apps.add(mark);
   }
 
-  /** From now on only sockets that the plan covers receive from its vNIC. */
+  /** From now on only sockets that the plan covers receive from its vNIC, and they send by it also while nft is away. */
   guard(plan: Plan, request: Pick<PlanInput, 'owner' | 'trusted' | 'blocked'>, ifindex: number): void {
     this.#guard?.set(ifindex, receiveRule({ ...request, selections: plan.selections }));
+    this.#lock?.set(ifindex, { ...request, selections: plan.selections });
   }
 
   /** Takes both back; skips what is gone already. */
   detach(plan: Plan, ifindex: number): void {
     this.#guard?.delete(ifindex);
     this.#unmark(plan);
+  }
+
+  /** The firewall alone locks in whom the VPN covers. Before it goes too: what it lets out is told by its marks. */
+  unlock(ifindex: number): void {
+    this.#lock?.delete(ifindex);
+  }
+
+  /** As EgressLock.lock(). */
+  lockDown(users: ReadonlySet<number>): void {
+    this.#lock?.lock(users);
+  }
+
+  /** The id of the second lock's program, while it is attached. */
+  get lockProgram(): number | undefined {
+    return this.#lock?.programId;
   }
 
   #unmark(plan: Pick<Plan, 'slot' | 'cgroupMarks' | 'applicationMarks'>): void {

@@ -36,13 +36,13 @@ export interface Swept {
 }
 
 /**
- * `isLockedDown`: what lockdown needs stays, its rules and the routes to local networks. `endFrom` ends the sockets that have one of
- * these addresses.
+ * `programs`: their names begin so, and this one (an id) is the sweeper's. `isLockedDown`: what lockdown needs stays, its rules and
+ * the routes to local networks. `endFrom` ends the sockets that have one of these addresses.
  */
 export async function sweep(
   socket: NetlinkSocket,
   nftables: () => Nftables,
-  programs: string,
+  programs: { prefix: string; own: number | undefined },
   isLockedDown: boolean,
   endFrom: (addresses: ReadonlySet<string>) => Promise<unknown>,
 ): Promise<Swept> {
@@ -79,7 +79,7 @@ export async function sweep(
   };
 }
 
-function sweepPrograms(prefix: string): number {
+function sweepPrograms({ prefix, own }: { prefix: string; own: number | undefined }): number {
   const root = cgroup2Root();
   if (root === undefined) return 0;
   const alive = liveNetworkNamespaces();
@@ -89,7 +89,8 @@ function sweepPrograms(prefix: string): number {
     return inode !== undefined && alive !== undefined && !alive.has(inode);
   };
   try {
-    return sweepSocketMarks(root, (name) => name.startsWith(prefix) || isDead(name)).length;
+    const isLeft = (name: string, id: number): boolean => id !== own && (name.startsWith(prefix) || isDead(name));
+    return sweepSocketMarks(root, isLeft).length;
   } catch (error) {
     // Without the right to use BPF there is nothing of ours to find either: we could not have attached it.
     if (isWithoutBpf(error)) return 0;

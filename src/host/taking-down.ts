@@ -9,6 +9,7 @@ const ORDER = [
   'sockets',
   'lockdown',
   'rules',
+  'egressLock',
   'firewall',
   'connections',
   'programs',

@@ -97,7 +97,7 @@ export class VpnHost {
   readonly #lastUid = lastMappedUid();
   readonly #front = new FrontRules(this.#netlink);
   readonly #connections = new Connections();
-  readonly #lockdown = new Lockdown(this.#netlink, () => this.#nftables(), this.#lastUid);
+  readonly #lockdown: Lockdown;
   readonly #sysctls: Sysctls;
   readonly #neighbourhood: Neighbourhood;
   readonly #resolver: Resolver;
@@ -116,9 +116,15 @@ export class VpnHost {
     closeSync(probe);
     const { stateDir, log } = settings;
     this.#marks = new SocketMarks(this.#netnsInode, this.#netnsCookie, (error) => this.#failed('cgroup', error));
-    const { guardProblem } = this.#marks;
-    this.#firewall = new Firewall(() => this.#nftables(), { takesNew: guardProblem === undefined });
+    const { guardProblem, lockAbility } = this.#marks;
+    const { tellsSubflows } = lockAbility;
+    this.#firewall = new Firewall(() => this.#nftables(), { takesNew: guardProblem === undefined, tellsSubflows });
     if (guardProblem !== undefined) log('warning', 'no-servers-behind-vpns', { reason: guardProblem });
+    if (lockAbility.problem !== undefined) log('warning', 'no-second-lock', { reason: lockAbility.problem });
+    this.#lockdown = new Lockdown(this.#netlink, () => this.#nftables(), this.#lastUid, {
+      tellsSubflows,
+      lock: (users) => this.#marks.lockDown(users),
+    });
     const record = new SysctlRecord(stateDir, this.#netnsCookie);
     this.#sysctls = new Sysctls(record, (what) => this.#restorer.changed([what]));
     this.#neighbourhood = new Neighbourhood({
@@ -225,6 +231,7 @@ export class VpnHost {
       sockets: () => this.#connections.end(plan, this.#plans()),
       lockdown: () => this.#lockdown.hold(plan.owner),
       rules: () => removeObjects(this.#netlink, rules),
+      egressLock: () => this.#marks.unlock(tun.ifindex),
       firewall: () => this.#firewall.remove(plan),
       connections: () => this.#connections.forget(plan),
       programs: () => this.#marks.detach(plan, tun.ifindex),
@@ -285,11 +292,10 @@ export class VpnHost {
         await this.#neighbourhood.refresh(policy, { vpn: true, rootVpn: false });
         await this.#lockdown.apply(policy.lockdown);
       }
-      const prefix = programPrefix(this.#netnsInode);
       const swept = await sweep(
         this.#netlink,
         () => this.#nftables(),
-        prefix,
+        { prefix: programPrefix(this.#netnsInode), own: this.#marks.lockProgram },
         this.#lockdown.isInForce,
         (addresses) => this.#connections.endFrom(addresses),
       );
@@ -339,7 +345,7 @@ export class VpnHost {
     if (isFirst || plan.owner === 0) {
       await this.#neighbourhood.refresh(this.#policy, { vpn: true, rootVpn: plan.owner === 0 || this.#hasRootVpn() });
     }
-    parts.add('programs');
+    parts.add('programs').add('egressLock');
     this.#marks.guard(plan, request, tun.ifindex);
     parts.add('sockets').add('rules').add('sharedRules');
     await addObjects(

@@ -8,7 +8,7 @@
  * entry of the innermost cgroup counts. What it does not reach is what socketMarkProgram() does not reach either.
  */
 import { MAX_APP_ID_BYTES } from './app-cgroup.js';
-import { onlyInNamespace, SOCK_MARK } from './bpf.js';
+import { IPPROTO_MPTCP, onlyInNamespace, SOCK_MARK, SOCK_PROTOCOL } from './bpf.js';
 import { Assembler, type BpfFunction } from './bpf-assembler.js';
 import { emitFindByte, emitLastTwoDashes, emitNameLength } from './bpf-text.js';
 
@@ -107,8 +107,10 @@ export function appMarksProgram(spec: AppMarksSpec): { instructions: Buffer; fun
   code.and('w2', mask).jumpIf('w2', '!=', 0, 'end').jump('mark');
   code.label('user').load('u32', 'r1', 'r0', 0);
   code.label('mark').load('u64', 'r6', 'r10', CONTEXT).load('u32', 'r2', 'r6', SOCK_MARK);
+  code.load('u32', 'r3', 'r6', SOCK_PROTOCOL).jumpIf('w3', '==', IPPROTO_MPTCP, 'refuse');
   code.and('w2', ~mask).or('w2', 'w1').store('u32', 'r6', SOCK_MARK, 'r2');
-  code.label('end').move('r0', 1).exit(); // 1: the socket may be created, always
+  code.label('end').move('r0', 1).exit(); // 1: the socket may be created
+  code.label('refuse').move('r0', 0).exit();
 
   emitNameLength(code, 'name_length');
   emitFindByte(code, 'find_byte');

@@ -22,12 +22,14 @@ const JUMP = { '==': 0x10, '>': 0x20, '>=': 0x30, '!=': 0x50, '<': 0xa0, '<=': 0
 const HELPER = {
   map_lookup_elem: 1,
   get_current_uid_gid: 15,
+  skb_load_bytes: 26,
   get_current_task: 35,
   get_socket_uid: 47,
   sk_fullsock: 95,
   probe_read_kernel: 113,
   probe_read_kernel_str: 115,
   get_netns_cookie: 122,
+  skc_to_mptcp_sock: 196,
 } as const;
 
 const BPF_PSEUDO_MAP_FD = 1;

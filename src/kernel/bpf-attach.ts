@@ -19,11 +19,12 @@ const BPF_PROG_QUERY = 16;
 const BPF_F_ALLOW_MULTI = 1 << 1;
 /** The kernel's limit of programs on one cgroup and attach type. */
 const BPF_CGROUP_MAX_PROGS = 64;
-/** offsetof(struct bpf_prog_info, name); the name has 16 bytes. */
+/** offsetof(struct bpf_prog_info, …); the name has 16 bytes. */
+const INFO_ID = 4;
 const INFO_NAME = 64;
 
 /** enum bpf_attach_type. */
-export const ATTACH_TYPE = { ingress: 0, sockCreate: 2 } as const;
+export const ATTACH_TYPE = { ingress: 0, egress: 1, sockCreate: 2 } as const;
 
 export interface AttachedProgram {
   id: number;
@@ -61,8 +62,13 @@ export function isTaken(cgroupDir: string, attachType: number): boolean {
   return ids.length > 0 && (flags & BPF_F_ALLOW_MULTI) === 0;
 }
 
+/** By which others find a program that is loaded. */
+export function programId(program: number): number {
+  return infoOf(program, 'program').readUInt32LE(INFO_ID);
+}
+
 export interface ProgramMatch {
-  name?: (name: string) => boolean;
+  name?: (name: string, id: number) => boolean;
   id?: number;
 }
 
@@ -77,7 +83,7 @@ export function detachPrograms(cgroupDir: string, attachType: number, match: Pro
     for (const id of query(cgroup, cgroupDir, attachType).ids) {
       if (match.id !== undefined && match.id !== id) continue;
       withProgram(id, (program) => {
-        if (match.name !== undefined && !match.name(nameOf(program, id))) return;
+        if (match.name !== undefined && !match.name(nameOf(program, id), id)) return;
         if (detach(cgroup, program, attachType, `${id} from ${cgroupDir}`)) detached.push(id);
       });
     }
@@ -89,7 +95,7 @@ export function detachPrograms(cgroupDir: string, attachType: number, match: Pro
  * Detaches by name, whatever they are attached to, in the whole tree from `root` down. Returns the programs' ids. Cgroups
  * that vanish meanwhile are skipped.
  */
-export function sweepPrograms(root: string, namePredicate: (name: string) => boolean): number[] {
+export function sweepPrograms(root: string, namePredicate: (name: string, id: number) => boolean): number[] {
   const detached: number[] = [];
   const pending = [root];
   for (let directory = pending.pop(); directory !== undefined; directory = pending.pop()) {
@@ -123,11 +129,15 @@ function query(cgroup: number, object: string, attachType: number): { ids: numbe
 }
 
 function nameOf(program: number, id: number): string {
+  const name = infoOf(program, `program ${id}`).toString('latin1', INFO_NAME, INFO_NAME + 16);
+  return name.slice(0, name.indexOf('\0'));
+}
+
+function infoOf(program: number, object: string): Buffer {
   const info = Buffer.alloc(INFO_NAME + 16);
   if (bpf(BPF_OBJ_GET_INFO_BY_FD, { 0: program, 4: info.length, 8: info }) < 0)
-    throw lastError('BPF_OBJ_GET_INFO_BY_FD', `program ${id}`);
-  const name = info.toString('latin1', INFO_NAME, INFO_NAME + 16);
-  return name.slice(0, name.indexOf('\0'));
+    throw lastError('BPF_OBJ_GET_INFO_BY_FD', object);
+  return info;
 }
 
 /** Calls `use` with a descriptor of the program, unless it is gone. */

@@ -107,7 +107,7 @@ export function receiveGuardProgram(spec: ReceiveGuardSpec): Buffer {
 }
 
 /** r0 = the cookie of the socket's network namespace. The context is in r6, the socket in r8. */
-function namespaceCookie(code: Assembler, offsets: NamespaceOffsets | undefined): void {
+export function namespaceCookie(code: Assembler, offsets: NamespaceOffsets | undefined): void {
   if (offsets === undefined) {
     code.move('r1', 'r6').call('get_netns_cookie');
     return;

@@ -26,6 +26,10 @@ export { type AttachedProgram, sweepPrograms as sweepSocketMarks } from './bpf-a
 
 /** offsetof(struct bpf_sock, mark). */
 export const SOCK_MARK = 16;
+/** offsetof(struct bpf_sock, protocol). */
+export const SOCK_PROTOCOL = 12;
+/** A mark never reaches the subflows, which would leave in clear: so who would be marked gets no such socket. */
+export const IPPROTO_MPTCP = 262;
 
 /** What a new socket's mark becomes: `mark & ~mask | spec.mark`, under the conditions below. */
 export interface SocketMark {
@@ -72,8 +76,10 @@ export function socketMarkProgram(spec: SocketMark): Buffer {
   if (uid !== undefined) code.call('get_current_uid_gid').jumpIf('w0', '!=', uid, 'end');
   code.load('u32', 'r2', 'r6', SOCK_MARK);
   if (!overwrite) code.move('w3', 'w2').and('w3', mask).jumpIf('w3', '!=', 0, 'end');
+  code.load('u32', 'r1', 'r6', SOCK_PROTOCOL).jumpIf('w1', '==', IPPROTO_MPTCP, 'refuse');
   code.and('w2', ~mask).or('w2', mark).store('u32', 'r6', SOCK_MARK, 'r2');
-  return code.label('end').move('r0', 1).exit().program(); // 1: the socket may be created, always
+  code.label('end').move('r0', 1).exit(); // 1: the socket may be created
+  return code.label('refuse').move('r0', 0).exit().program();
 }
 
 /** Jumps to `elsewhere` when the context's network namespace (r1 = context) is not the one with the cookie. */

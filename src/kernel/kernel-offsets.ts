@@ -6,14 +6,21 @@ import type { CgroupOffsets } from './bpf-app-marks.js';
 import type { NamespaceOffsets } from './bpf-receive-guard.js';
 import { Btf } from './btf.js';
 
+type KernelOffsets = CgroupOffsets & NamespaceOffsets & { socketUid: number };
+
 const PATH = '/sys/kernel/btf/vmlinux';
 
-let offsets: (CgroupOffsets & NamespaceOffsets) | undefined;
+let offsets: KernelOffsets | undefined;
 
 /** Throws KernelError with a reason in words: no BTF, or none of these members. */
-export function kernelOffsets(): CgroupOffsets & NamespaceOffsets {
+export function kernelOffsets(): KernelOffsets {
   offsets ??= readOffsets(readBtf());
   return offsets;
+}
+
+/** offsetof(struct sock, sk_uid), with which struct mptcp_sock begins, too. Throws like kernelOffsets(). */
+export function socketUidOffset(): number {
+  return kernelOffsets().socketUid;
 }
 
 function readBtf(): Btf {
@@ -29,7 +36,7 @@ function readBtf(): Btf {
   }
 }
 
-function readOffsets(btf: Btf): CgroupOffsets & NamespaceOffsets {
+function readOffsets(btf: Btf): KernelOffsets {
   const offset = (struct: string, ...names: string[]): number => {
     for (const name of names) {
       const found = btf.offsetOf(struct, name);
@@ -46,5 +53,6 @@ function readOffsets(btf: Btf): CgroupOffsets & NamespaceOffsets {
     nodeParent: offset('kernfs_node', '__parent', 'parent'),
     socketNamespace: offset('sock', '__sk_common') + offset('sock_common', 'skc_net'),
     namespaceCookie: offset('net', 'net_cookie'),
+    socketUid: offset('sock', 'sk_uid'),
   };
 }

@@ -26,8 +26,8 @@ test('what stands comes down in one order, however much of it there is', async (
   }
 });
 
-test('the vNIC goes before the firewall that knows its addresses', () => {
-  const places = (['link', 'sockets', 'rules', 'firewall'] as const).map((part) => ALL.indexOf(part));
+test('the vNIC goes before the firewall that knows its addresses, and the lock that goes by its marks', () => {
+  const places = (['link', 'sockets', 'rules', 'egressLock', 'firewall'] as const).map((part) => ALL.indexOf(part));
   assert.deepEqual(
     places,
     places.toSorted((a, b) => a - b),
