@@ -1,0 +1,260 @@
+/**
+ * MPTCP, whose further paths the kernel opens as nobody's: of whom a VPN or lockdown holds, none of them leaves by another link,
+ * whatever endpoints somebody has registered and whatever addresses the far end names; and who is not held keeps them.
+ *
+ *   client uid 2001, 2003 or root ── eth0 (registered as an endpoint, with a second address) ── router ── server (MPTCP)
+ *                                 └─ vpn-tun0 ══ exit1 (MPTCP, names the server's address as its own too)
+ */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { raise, VICTIMS } from './lib/attackers/victim.js';
+import { connect, type Exit } from './lib/exits.js';
+import type { LabHost } from './lib/host.js';
+import { describePacket } from './lib/leak-check.js';
+import {
+  allowPaths,
+  counter,
+  isMptcp,
+  type MptcpClient,
+  mptcpClient,
+  pathsTried,
+  pathTried,
+  startMptcpServer,
+  talk,
+} from './lib/mptcp.js';
+import { POLICY_ADDRESSES, type PolicyLab, policyLab } from './lib/policy-lab.js';
+import { ADDRESSES } from './lib/standard-lab.js';
+import { vpnConfig } from './lib/vpn-app.js';
+import { eventually, exitOf } from './lib/vpn-lab.js';
+
+const { internet, server: SERVER } = ADDRESSES;
+const { app: HOST, lanHost: LAN_HOST } = POLICY_ADDRESSES;
+const both = ({ ipv4, ipv6 }: { ipv4: string; ipv6: string }) => [ipv4, ipv6];
+const FAMILIES = ['ipv4', 'ipv6'] as const;
+/** Second addresses of eth0. */
+const SECOND = { ipv4: '192.168.50.3', ipv6: 'fd50::3' };
+const TIMEOUT = { timeout: 180_000 };
+const UNCOVERED = 2002;
+
+/** MPTCP everywhere, and both of eth0's addresses registered, as NetworkManager does. */
+async function mptcpLab(lab: PolicyLab): Promise<void> {
+  await Promise.all([lab.server, lab.lanHost, ...lab.exits.map(({ host }) => host)].map(startMptcpServer));
+  await allowPaths(lab.app);
+  await lab.app.configure('eth0', [`${SECOND.ipv4}/24`, `${SECOND.ipv6}/64`]);
+}
+
+async function register(host: LabHost, addresses: readonly string[], device: string, how = 'subflow'): Promise<void> {
+  for (const address of addresses) {
+    await host.run('ip', ['mptcp', 'endpoint', 'add', address, 'dev', device, ...how.split(' ')]);
+  }
+}
+
+async function deviceOf(lab: PolicyLab, address: string): Promise<string> {
+  const links = await lab.app.json<{ ifname: string; addr_info: { local: string }[] }[]>('ip', [
+    '-j',
+    'address',
+    'show',
+  ]);
+  return links.find(({ addr_info }) => addr_info.some(({ local }) => local === address))?.ifname ?? '';
+}
+
+/** One line for each packet of MPTCP that left by a physical link. */
+async function outside(lab: PolicyLab): Promise<string[]> {
+  return (await lab.departed()).filter(isMptcp).map(describePacket);
+}
+
+/** A connection of this user that goes on. */
+async function connection(lab: PolicyLab, uid: number, address: string): Promise<MptcpClient> {
+  const client = await mptcpClient(lab.app, uid, address);
+  await talk(client);
+  return client;
+}
+
+/** The same that has tried a further path, and goes on. */
+async function connectionWithPath(lab: PolicyLab, uid: number, address: string): Promise<MptcpClient> {
+  const before = await pathsTried(lab.app);
+  const client = await connection(lab, uid, address);
+  await pathTried(lab.app, before);
+  assert.equal(await client.ask('say'), 'heard');
+  return client;
+}
+
+/** The far end has taken further paths. */
+async function joined(host: LabHost, count: number): Promise<void> {
+  const taken = async () => (await counter(host, 'MPTcpExt', 'MPJoinAckRx')) >= count || undefined;
+  await eventually('a path taken', taken);
+}
+
+/** Nothing comes out of the tunnel any more. */
+async function stall({ host }: Exit): Promise<void> {
+  const input = 'table inet stall { chain c { type filter hook prerouting priority -500; drop; }; }\n';
+  await host.run('nft', ['-f', '-'], { input });
+}
+
+/** TCP has waited in vain and tried again, this many times. */
+async function retried(host: LabHost, times: number, since: number): Promise<void> {
+  const isTriedAgain = async () => (await timeouts(host)) >= since + times || undefined;
+  await eventually('TCP tries again', isTriedAgain);
+}
+
+function timeouts(host: LabHost): Promise<number> {
+  return counter(host, 'TcpExt', 'TCPTimeouts');
+}
+
+for (const victim of VICTIMS) {
+  const { whose, covered } = victim;
+
+  test(`${whose}: no path from a registered address, also with a stalled tunnel and at close`, TIMEOUT, async (t) => {
+    const lab = await policyLab(t);
+    if (!lab) return;
+    await mptcpLab(lab);
+    const { exit } = await raise(lab, victim);
+    await register(lab.app, [...both(HOST), ...both(SECOND)], 'eth0');
+    const clients: MptcpClient[] = [];
+    for (const uid of covered) {
+      for (const family of FAMILIES) clients.push(await connectionWithPath(lab, uid, internet[family]));
+    }
+    await stall(exit);
+    const before = await timeouts(lab.app);
+    for (const client of clients) assert.match(await client.ask('fill'), /^filled [1-9]/);
+    await retried(lab.app, 4, before);
+    for (const client of clients) assert.equal(await client.ask('close'), 'closed');
+    await retried(lab.app, 8, before);
+    assert.deepEqual(await outside(lab), []);
+  });
+
+  test(`${whose}: no path to an address that the far end names, vpnd alive or dead`, TIMEOUT, async (t) => {
+    const lab = await policyLab(t);
+    if (!lab) return;
+    await mptcpLab(lab);
+    const { exit } = await raise(lab, victim);
+    const [uid = 0] = covered;
+    const clients = [];
+    for (const family of FAMILIES) clients.push(await connection(lab, uid, internet[family]));
+    for (const address of both(SERVER)) {
+      const before = await pathsTried(lab.app);
+      await register(exit.host, [address], 'lo', 'signal');
+      await pathTried(lab.app, before);
+      if (lab.vpnd.process.running) await lab.vpnd.kill9();
+    }
+    for (const client of clients) assert.equal(await client.ask('say'), 'heard');
+    assert.deepEqual(await outside(lab), []);
+  });
+
+  test(`${whose}: no path comes in to an address that this host names`, TIMEOUT, async (t) => {
+    const lab = await policyLab(t);
+    if (!lab) return;
+    await mptcpLab(lab);
+    const { exit } = await raise(lab, victim);
+    // So that the far end reaches the host's own addresses by the physical way too.
+    await register(lab.app, both(HOST), 'eth0', 'signal');
+    const [uid = 0] = covered;
+    for (const family of FAMILIES) {
+      const before = await pathsTried(exit.host);
+      await connection(lab, uid, internet[family]);
+      await pathTried(exit.host, before);
+    }
+    assert.deepEqual(await outside(lab), []);
+  });
+
+  test(`${whose}: of a connection from before nothing leaves, and its end is heard`, TIMEOUT, async (t) => {
+    const lab = await policyLab(t);
+    if (!lab) return;
+    await mptcpLab(lab);
+    await lab.app.sysctl('net.mptcp.close_timeout=3');
+    await register(lab.app, [...both(HOST), ...both(SECOND)], 'eth0');
+    const [uid = 0] = covered;
+    const clients: MptcpClient[] = [];
+    for (const [index, family] of FAMILIES.entries()) {
+      clients.push(await connectionWithPath(lab, uid, internet[family]));
+      await joined(lab.server, index + 1);
+    }
+    const { facts } = await raise(lab, victim);
+    const since = await lab.moment();
+    for (const client of clients) assert.match(await client.ask('hear'), /^ended (ENOTCONN|ECONNABORTED|ECONNRESET)$/);
+    const left = await lab.leaks({ ...facts, isUncovered: (packet) => !isMptcp(packet) }, undefined, since);
+    assert.deepEqual(left, []);
+  });
+}
+
+test("no path leads into a VPN of somebody else's", TIMEOUT, async (t) => {
+  const lab = await policyLab(t, { networks: [1, 2] });
+  if (!lab) return;
+  await mptcpLab(lab);
+  const [one, two] = [exitOf(lab, 1), exitOf(lab, 2)];
+  await connect(await lab.process(2001), one, vpnConfig(one.vnic));
+  await connect(await lab.process(2003), two, vpnConfig(two.vnic));
+  const device = await deviceOf(lab, one.client.ipv4);
+  const capture = await lab.app.capture(device);
+  await register(lab.app, both(one.client), device);
+  for (const uid of [2003, UNCOVERED]) {
+    for (const family of FAMILIES) await connectionWithPath(lab, uid, internet[family]);
+  }
+  // What is the VPN's own still goes in, and shows that the capture sees it.
+  await connection(lab, 2001, internet.ipv4);
+  const inside = (await capture.peek()).filter(isMptcp);
+  assert.ok(inside.length > 0);
+  assert.deepEqual(
+    [...new Set(inside.map(({ source, destination }) => `${source} ${destination}`))].sort(),
+    [`${one.client.ipv4} ${internet.ipv4}`, `${internet.ipv4} ${one.client.ipv4}`].sort(),
+  );
+});
+
+test("a user whom no VPN covers keeps all paths beside others' VPNs", TIMEOUT, async (t) => {
+  const lab = await policyLab(t);
+  if (!lab) return;
+  await mptcpLab(lab);
+  await raise(lab, { owner: 2001, config: {} });
+  await register(lab.app, [...both(HOST), ...both(SECOND)], 'eth0');
+  for (const [index, family] of FAMILIES.entries()) {
+    await connectionWithPath(lab, UNCOVERED, internet[family]);
+    await joined(lab.server, index + 1);
+  }
+});
+
+for (const list of ['trustedApplications', 'blockedApplications'] as const) {
+  for (const owner of [2001, 0]) {
+    test(`uid ${owner}, ${list}: an application by id gets no MPTCP, others do`, TIMEOUT, async (t) => {
+      const lab = await policyLab(t);
+      if (!lab) return;
+      await mptcpLab(lab);
+      // It shows that there is such an application, and is no program's.
+      lab.cgroup('app-org.lab.Maps-1.scope');
+      await raise(lab, { owner, config: { [list]: ['org.lab.Maps'] } });
+      const listed = lab.cgroup('app-org.lab.Maps-17.scope');
+      for (const address of both(internet)) {
+        const client = await mptcpClient(lab.app, 2001, address, listed);
+        assert.equal(await client.ask('connect'), 'failed EPERM');
+        assert.equal(await client.ask('open'), 'refused EPERM');
+        const other = await mptcpClient(lab.app, 2001, address, lab.cgroup('app-org.lab.Other-1.scope'));
+        await talk(other);
+      }
+      const left = new Set((await outside(lab)).length > 0 ? ['outside'] : []);
+      assert.deepEqual([...left], list === 'trustedApplications' ? ['outside'] : []);
+    });
+  }
+}
+
+test(
+  'under lockdown no path leads from a connection on the local network to what its far end names',
+  TIMEOUT,
+  async (t) => {
+    const callers = [{ match: { uid: 0 }, system: true, permissions: ['ohos.permission.MANAGE_VPN'] }];
+    const lab = await policyLab(t, { vpnd: { policy: { callers, lockdown: [2001] } } });
+    if (!lab) return;
+    await mptcpLab(lab);
+    const clients = [];
+    for (const family of FAMILIES) clients.push(await connection(lab, 2001, LAN_HOST[family]));
+    await lab.vpnd.kill9();
+    for (const address of both(internet)) {
+      await lab.lanHost.ip(`address replace ${address} dev lo`);
+      const before = await pathsTried(lab.app);
+      await register(lab.lanHost, [address], 'lo', 'signal');
+      await pathTried(lab.app, before);
+    }
+    for (const client of clients) assert.equal(await client.ask('say'), 'heard');
+    const names = new Set<string>(both(internet));
+    const left = (await lab.departed()).filter(({ destination = '' }) => names.has(destination));
+    assert.deepEqual(left.filter(isMptcp).map(describePacket), []);
+  },
+);
