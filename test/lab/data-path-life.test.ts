@@ -228,9 +228,21 @@ function sleeps(pid: number): Map<string, number> {
   return new Map(threads);
 }
 
-/** In 3 s nothing wakes the tunnel; V8 may tidy up once more in the other threads. */
+/** On a busy machine V8 tidies up for longer after the work. */
+const WINDOWS = 5;
+
+/** In 3 s nothing wakes the tunnel; V8 may tidy up once more in the other threads, before or meanwhile. */
 async function assertAsleep(pid: number): Promise<void> {
   const tunnel = tunnelThread(pid);
+  let others = 0;
+  for (let window = 0; window < WINDOWS; window++) {
+    others = await wakesOfOthers(pid, tunnel);
+    if (others <= 6) return;
+  }
+  assert.fail(`other threads were woken ${others} times`);
+}
+
+async function wakesOfOthers(pid: number, tunnel: string): Promise<number> {
   const before = sleeps(pid);
   await later(3000);
   const woken = [...sleeps(pid)].map(([thread, count]): [string, number] => [
@@ -238,8 +250,7 @@ async function assertAsleep(pid: number): Promise<void> {
     count - (before.get(thread) ?? 0),
   ]);
   assert.equal(new Map(woken).get(tunnel), 0);
-  const others = woken.reduce((sum, [, count]) => sum + count, 0);
-  assert.ok(others <= 6, `other threads were woken ${others} times`);
+  return woken.reduce((sum, [, count]) => sum + count, 0);
 }
 
 async function quiet(host: LabHost): Promise<void> {

@@ -15,6 +15,7 @@ import {
   allowPaths,
   counter,
   isMptcp,
+  MPTCP_PORT,
   type MptcpClient,
   mptcpClient,
   pathsTried,
@@ -35,6 +36,8 @@ const FAMILIES = ['ipv4', 'ipv6'] as const;
 const SECOND = { ipv4: '192.168.50.3', ipv6: 'fd50::3' };
 const TIMEOUT = { timeout: 180_000 };
 const UNCOVERED = 2002;
+/** TCP flags of what a listener says: SYN and ACK, RST. */
+const ANSWERS = new Set([0x12, 0x04, 0x14]);
 
 /** MPTCP everywhere, and both of eth0's addresses registered, as NetworkManager does. */
 async function mptcpLab(lab: PolicyLab): Promise<void> {
@@ -102,7 +105,7 @@ function timeouts(host: LabHost): Promise<number> {
 }
 
 for (const victim of VICTIMS) {
-  const { whose, covered } = victim;
+  const { whose, owner, covered } = victim;
 
   test(`${whose}: no path from a registered address, also with a stalled tunnel and at close`, TIMEOUT, async (t) => {
     const lab = await policyLab(t);
@@ -146,15 +149,30 @@ for (const victim of VICTIMS) {
     if (!lab) return;
     await mptcpLab(lab);
     const { exit } = await raise(lab, victim);
-    // So that the far end reaches the host's own addresses by the physical way too.
-    await register(lab.app, both(HOST), 'eth0', 'signal');
+    // The far end has a way to the host's own addresses that is no tunnel.
+    const { router, app } = lab;
+    await lab.lab.link(exit.host, 'eth0', ['198.51.101.2/24', '2001:db8:3::2/64'], router, 'eth9', [
+      '198.51.101.1/24',
+      '2001:db8:3::1/64',
+    ]);
+    await exit.host.ip('route add 192.168.50.0/24 via 198.51.101.1', 'route add fd50::/64 via 2001:db8:3::1');
+    await register(app, both(HOST), 'eth0', `signal port ${MPTCP_PORT}`);
+    await app.sysctl('net.mptcp.add_addr_timeout=1');
     const [uid = 0] = covered;
+    const clients: MptcpClient[] = [];
     for (const family of FAMILIES) {
       const before = await pathsTried(exit.host);
-      await connection(lab, uid, internet[family]);
+      clients.push(await connection(lab, uid, internet[family]));
       await pathTried(exit.host, before);
     }
-    assert.deepEqual(await outside(lab), []);
+    if (owner !== 0) await joined(app, 1);
+    await stall(exit);
+    const before = await timeouts(app);
+    for (const client of clients) assert.match(await client.ask('fill'), /^filled [1-9]/);
+    await retried(app, 6, before);
+    // A listener answers whoever comes; nothing of the connection follows.
+    const left = (await lab.departed()).filter((packet) => isMptcp(packet) && !ANSWERS.has(packet.tcpFlags ?? 0));
+    assert.deepEqual(left.map(describePacket), []);
   });
 
   test(`${whose}: of a connection from before nothing leaves, and its end is heard`, TIMEOUT, async (t) => {

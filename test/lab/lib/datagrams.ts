@@ -1,53 +1,81 @@
 /** UDP datagrams whose content follows from a number, from one host of the lab to another, and whether each arrived as sent. */
 import type { LabHost } from './host.js';
 
-/** $1: address, $2: port; content of `bytes` bytes of datagram `number`. */
+/** $1: address, $2: port, $3: a path both hosts see; content of `bytes` bytes of datagram `number`. */
 const COMMON = `
-import hashlib, json, socket, sys, time
+import hashlib, json, socket, sys, threading, time
 family = socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET
 def content(number, size): return hashlib.shake_128(b'%d' % number).digest(size)
 s = socket.socket(family, socket.SOCK_DGRAM)
+control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
 `;
 
-/** $3: sizes in JSON. The number of a datagram is its place in the list. */
-const SEND = `${COMMON}
+/** Beside the network the receiver says when what was sent so far is there: a busy machine shall lose nothing. */
+const SENDING = `
 s.connect((sys.argv[1], int(sys.argv[2])))
-for number, size in enumerate(json.loads(sys.argv[3])):
-    s.send(content(number, size))
-    if number % 40 == 39: time.sleep(0.002)
+control.connect(sys.argv[3])
+def sync(number):
+    control.sendall(number.to_bytes(4, 'big'))
+    control.recv(1)
 `;
 
-/** $3: bytes of a segment, $4: segments of a send, $5: sends. The last segment of each send is shorter. */
-const SEND_SEGMENTS = `${COMMON}
-segment, count, sends = map(int, sys.argv[3:6])
+/** $4: sizes in JSON. The number of a datagram is its place in the list. */
+const SEND = `${COMMON}${SENDING}
+sizes = json.loads(sys.argv[4])
+for number, size in enumerate(sizes):
+    s.send(content(number, size))
+    if number % 40 == 39 or number == len(sizes) - 1: sync(number + 1)
+`;
+
+/** $4: bytes of a segment, $5: segments of a send, $6: sends. The last segment of each send is shorter. */
+const SEND_SEGMENTS = `${COMMON}${SENDING}
+segment, count, sends = map(int, sys.argv[4:7])
 SOL_UDP, UDP_SEGMENT = 17, 103
 s.setsockopt(SOL_UDP, UDP_SEGMENT, segment)
-s.connect((sys.argv[1], int(sys.argv[2])))
 for send in range(sends):
     s.send(b''.join(content(send * count + k, segment if k < count - 1 else (segment + 1) // 2) for k in range(count)))
-    time.sleep(0.003)
+    sync((send + 1) * count)
 `;
 
-/** $3: sizes in JSON. Says how many arrived in order, which are missing, and which are none of those that were sent. */
+/**
+ * $4: sizes in JSON. Says how many arrived in order, which are missing, and which are none of those that were sent. What is not there when
+ * nothing has come for a while is taken for lost: soon when more is to be sent, later at the end.
+ */
 const RECEIVE = `${COMMON}
 SO_RCVBUFFORCE = 33
 try: s.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 26)
 except PermissionError: s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 26)
 s.bind((sys.argv[1], int(sys.argv[2])))
-sizes = json.loads(sys.argv[3])
+sizes = json.loads(sys.argv[4])
 numbers = {content(number, size): number for number, size in enumerate(sizes) if size > 3}
 short = [number for number, size in enumerate(sizes) if size <= 3]
+control.bind(sys.argv[3])
+control.listen(1)
 print('ready', flush=True)
-s.settimeout(5)
-seen, wrong = [], 0
-while len(seen) + wrong < len(sizes):
-    try: data = s.recv(1 << 17)
-    except TimeoutError: break
-    s.settimeout(1)
-    number = numbers.get(data)
-    if number is None: number = next((n for n in short if n not in seen and content(n, sizes[n]) == data), None)
-    if number is None: wrong += 1
-    else: seen.append(number)
+sender = control.accept()[0]
+seen, wrong, last = [], 0, 0
+news = threading.Condition()
+# It waits in recv(2): poll(2) would look at checksums before, and count wrong ones elsewhere.
+def receive():
+    global wrong, last
+    while True:
+        data = s.recv(1 << 17)
+        with news:
+            number = numbers.get(data)
+            if number is None: number = next((n for n in short if n not in seen and content(n, sizes[n]) == data), None)
+            if number is None: wrong += 1
+            else: seen.append(number)
+            last = time.monotonic()
+            news.notify()
+threading.Thread(target=receive, daemon=True).start()
+while question := sender.recv(4):
+    asked = int.from_bytes(question, 'big')
+    patience = 3 if asked == len(sizes) else 0.1
+    with news:
+        last = time.monotonic()
+        while len(seen) + wrong < asked and (left := last + patience - time.monotonic()) > 0: news.wait(left)
+    sender.sendall(b'.')
+    if asked == len(sizes): break
 missing = sorted(set(range(len(sizes))) - set(seen))
 print(json.dumps({'missing': [sizes[n] for n in missing], 'wrong': wrong, 'inOrder': seen == sorted(seen), 'twice': len(seen) - len(set(seen))}), flush=True)
 `;
@@ -63,11 +91,15 @@ export interface Arrived {
 
 export const ALL_ARRIVED: Arrived = { missing: [], wrong: 0, inOrder: true, twice: 0 };
 
+const PATIENT = { timeoutMs: 60_000 };
+
 let port = 7400;
 
 /** One datagram of each size, in this order. */
 export function sendDatagrams(from: LabHost, to: LabHost, address: string, sizes: readonly number[]): Promise<Arrived> {
-  return carry(to, address, sizes, (words) => from.run('python3', ['-c', SEND, ...words, JSON.stringify(sizes)]));
+  return carry(to, address, sizes, (words) =>
+    from.run('python3', ['-c', SEND, ...words, JSON.stringify(sizes)], PATIENT),
+  );
 }
 
 /** With UDP_SEGMENT (udp(7)): each send is `count` datagrams of `segmentBytes`, the last of half the size. */
@@ -81,7 +113,7 @@ export function sendSegments(
     index % count === count - 1 ? Math.ceil(segmentBytes / 2) : segmentBytes,
   );
   return carry(to, address, sizes, (words) =>
-    from.run('python3', ['-c', SEND_SEGMENTS, ...words, ...[segmentBytes, count, sends].map(String)]),
+    from.run('python3', ['-c', SEND_SEGMENTS, ...words, ...[segmentBytes, count, sends].map(String)], PATIENT),
   );
 }
 
@@ -91,10 +123,10 @@ async function carry(
   sizes: readonly number[],
   send: (words: string[]) => Promise<unknown>,
 ): Promise<Arrived> {
-  const words = [address, String(++port)];
+  const words = [address, String(++port), `${to.directory}/datagrams-${port}`];
   const receiving = to.spawn('python3', ['-c', RECEIVE, ...words, JSON.stringify(sizes)]);
   await receiving.waitFor(/^ready$/m);
   await send(words);
-  const [line] = await receiving.waitFor(/^\{.*\}$/m, 30_000);
+  const [line] = await receiving.waitFor(/^\{.*\}$/m, 60_000);
   return JSON.parse(line) as Arrived;
 }
