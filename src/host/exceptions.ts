@@ -118,6 +118,20 @@ const LINK_FRAMES: Kind = {
     "frames of root's packet sockets that are no IP, as of 802.1X, LLDP and PPPoE: without them a link may not come up",
 };
 
+/** What the far ends of connections lose who have nothing to do with it. Nothing leaves by it. */
+const NO_MULTIPATH: Kind = {
+  kind: 'multipath',
+  socket: 'multipath',
+  reason:
+    'nothing leaves by it: without BPF it cannot be told whose a further path of MPTCP is, so nobody gets one, also no user without a VPN',
+};
+
+/** Without a second lock that tells whose subflows are (EgressLockAbility). */
+export function exceptionOfMultipath(uid: number, lockdown?: true): LeakException {
+  const { kind, ...rest } = NO_MULTIPATH;
+  return { kind, uid, ...(lockdown && { lockdown }), ...rest };
+}
+
 export function exceptionsOfVpn(plan: Plan, lan: readonly LanRoute[], policy: HostPolicy): LeakException[] {
   const isRoot = plan.owner === 0;
   const excluded = FAMILIES.flatMap((family): Kind[] => {

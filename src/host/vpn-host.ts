@@ -17,7 +17,7 @@ import { unixSocket } from '../kernel/unix-socket.js';
 import type { LeakException } from '../model/leak-exception.js';
 import { findCollisions } from './collisions.js';
 import { Connections } from './connections.js';
-import { exceptionsOfLockdown, exceptionsOfVpn } from './exceptions.js';
+import { exceptionOfMultipath, exceptionsOfLockdown, exceptionsOfVpn } from './exceptions.js';
 import { Firewall } from './firewall.js';
 import { FrontRules } from './front-rules.js';
 import { DEFAULT_HOST_POLICY, type HostPolicy } from './host-policy.js';
@@ -311,9 +311,17 @@ export class VpnHost {
     const { lan } = this.#neighbourhood;
     const isAsked = (owner: number) => uid === undefined || owner === uid;
     const plans = this.#plans().filter(({ owner }) => isAsked(owner));
+    const locked = [...this.#lockdown.users].filter(isAsked);
+    const losses = this.#marks.lockAbility.tellsSubflows
+      ? []
+      : [
+          ...plans.map(({ owner }) => exceptionOfMultipath(owner)),
+          ...locked.map((locked) => exceptionOfMultipath(locked, true)),
+        ];
     return [
       ...plans.flatMap((plan) => exceptionsOfVpn(plan, lan, this.#policy)),
-      ...exceptionsOfLockdown([...this.#lockdown.users].filter(isAsked), lan),
+      ...exceptionsOfLockdown(locked, lan),
+      ...losses,
     ];
   }
 

@@ -22,8 +22,8 @@ export interface LeakException {
   /**
    * What a packet does not show: the socket is protected; it answers what came in from outside; it is a resolver's, asking for
    * somebody else; it is a packet socket; it belongs to a program with CAP_NET_RAW or CAP_NET_ADMIN, or to one under a uid that
-   * the user is lent by /etc/subuid.
+   * the user is lent by /etc/subuid. Or none is: further paths of MPTCP are stopped, also of users without a VPN.
    */
-  socket?: 'protected' | 'inbound' | 'resolver' | 'packet' | 'privileged' | 'subordinate';
+  socket?: 'protected' | 'inbound' | 'resolver' | 'packet' | 'privileged' | 'subordinate' | 'multipath';
   reason: string;
 }

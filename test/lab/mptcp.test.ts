@@ -7,10 +7,11 @@
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { cgroup2Root } from '../../src/kernel/cgroup.js';
 import { raise, VICTIMS } from './lib/attackers/victim.js';
 import { connect, type Exit } from './lib/exits.js';
 import type { LabHost } from './lib/host.js';
-import { describePacket } from './lib/leak-check.js';
+import { describePacket, type LeakException } from './lib/leak-check.js';
 import {
   allowPaths,
   counter,
@@ -25,8 +26,9 @@ import {
 } from './lib/mptcp.js';
 import { POLICY_ADDRESSES, type PolicyLab, policyLab } from './lib/policy-lab.js';
 import { ADDRESSES } from './lib/standard-lab.js';
-import { vpnConfig } from './lib/vpn-app.js';
+import { startApp, vpnConfig } from './lib/vpn-app.js';
 import { eventually, exitOf } from './lib/vpn-lab.js';
+import { startVpnd } from './lib/vpnd.js';
 
 const { internet, server: SERVER } = ADDRESSES;
 const { app: HOST, lanHost: LAN_HOST } = POLICY_ADDRESSES;
@@ -36,6 +38,7 @@ const FAMILIES = ['ipv4', 'ipv6'] as const;
 const SECOND = { ipv4: '192.168.50.3', ipv6: 'fd50::3' };
 const TIMEOUT = { timeout: 180_000 };
 const UNCOVERED = 2002;
+const MANAGE_VPN = 'ohos.permission.MANAGE_VPN';
 /** TCP flags of what a listener says: SYN and ACK, RST. */
 const ANSWERS = new Set([0x12, 0x04, 0x14]);
 
@@ -257,7 +260,7 @@ test(
   'under lockdown no path leads from a connection on the local network to what its far end names',
   TIMEOUT,
   async (t) => {
-    const callers = [{ match: { uid: 0 }, system: true, permissions: ['ohos.permission.MANAGE_VPN'] }];
+    const callers = [{ match: { uid: 0 }, system: true, permissions: [MANAGE_VPN] }];
     const lab = await policyLab(t, { vpnd: { policy: { callers, lockdown: [2001] } } });
     if (!lab) return;
     await mptcpLab(lab);
@@ -276,3 +279,40 @@ test(
     assert.deepEqual(left.filter(isMptcp).map(describePacket), []);
   },
 );
+
+test('without BPF no further path of anybody leaves, connections go on, and leaks says so', TIMEOUT, async (t) => {
+  const lab = await policyLab(t);
+  if (!lab) return;
+  await mptcpLab(lab);
+  await lab.vpnd.stop();
+  await lab.app.run('umount', ['--all-targets', '--lazy', cgroup2Root() ?? '']);
+  const callers = [0, 2001].map((uid) => ({ match: { uid }, system: true, permissions: [MANAGE_VPN] }));
+  const policy = { callers, lockdown: [2003] };
+  const { exits } = lab;
+  const vpnd = await startVpnd(lab.app, { policy });
+  await vpnd.process.waitFor(/no-second-lock.*cgroup v2: mount it/);
+  const [exit] = exits;
+  if (!exit) return;
+  await connect(await startApp(lab.app, 2001, vpnd), exit, vpnConfig(exit.vnic));
+  await register(lab.app, [...both(HOST), ...both(SECOND)], 'eth0');
+  for (const uid of [2001, UNCOVERED]) {
+    for (const family of FAMILIES) await connectionWithPath(lab, uid, internet[family]);
+  }
+  for (const family of FAMILIES) await connectionWithPath(lab, 2003, LAN_HOST[family]);
+  const byPath = [
+    await counter(lab.server, 'MPTcpExt', 'MPJoinSynRx'),
+    await counter(lab.lanHost, 'MPTcpExt', 'MPJoinSynRx'),
+  ];
+  assert.deepEqual(byPath, [0, 0]);
+  const { stdout } = await lab.app.node('dist/src/cli/vpnctl.js', ['leaks', '--json'], {
+    env: { VPND_SOCKET: vpnd.socket },
+  });
+  const said = (JSON.parse(stdout) as LeakException[]).filter(({ kind }) => kind === 'multipath');
+  assert.deepEqual(
+    said.map(({ uid, lockdown }) => [uid, lockdown]),
+    [
+      [2001, undefined],
+      [2003, true],
+    ],
+  );
+});
