@@ -65,16 +65,22 @@ export function firewallBase({ takesNew, tellsSubflows }: FirewallOptions = FULL
   return [...sets(), ...arriving(takesNew), ...dns(), ...sending(), ...leaving(tellsSubflows), ...otherTables()];
 }
 
+const TABLES = ['inet', 'arp', 'netdev'];
+
+/** Before everything else, where they are not made as nobody else's (nftables-owned.ts). */
+export function firewallTables(): string[] {
+  return TABLES.map((family) => `add table ${family} ${NFT_TABLE}`);
+}
+
 /** Tables go with everything in them. */
 export function firewallRemoval(): string[] {
-  return ['inet', 'arp', 'netdev'].map((family) => `delete table ${family} ${NFT_TABLE}`);
+  return TABLES.map((family) => `delete table ${family} ${NFT_TABLE}`);
 }
 
 function sets(): string[] {
   const set = (name: string, type: string) => `add set ${INET} ${name} { type ${type}; }`;
   const map = (name: string, type: string) => `add map ${INET} ${name} { type ${type} : verdict; }`;
   return [
-    ...['inet', 'arp', 'netdev'].map((family) => `add table ${family} ${NFT_TABLE}`),
     set('vnic4', 'ipv4_addr'),
     set('vnic6', 'ipv6_addr'),
     // Of users' VPNs, and whose they are.

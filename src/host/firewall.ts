@@ -5,7 +5,7 @@
 import { type Nftables, NftablesError } from '../kernel/nftables.js';
 import { familyOf } from '../model/address.js';
 import { IPV6 } from '../model/vpn-types.js';
-import { type FirewallOptions, firewallBase, firewallRemoval } from './firewall-base.js';
+import { type FirewallOptions, firewallBase, firewallRemoval, firewallTables } from './firewall-base.js';
 import { addChain, addRule, INET, NETDEV } from './nft-text.js';
 import { NFT_TABLE } from './numbers.js';
 import type { Plan } from './plan.js';
@@ -13,7 +13,7 @@ import { type Element, type FirewallPlan, firewallAdditions, firewallRemovals } 
 import type { Connection, Flow } from './sockets.js';
 import { stands } from './standing-cgroups.js';
 
-const FAMILIES = ['inet', 'arp', 'netdev'];
+const FAMILIES = ['inet', 'arp', 'netdev'] as const;
 /** While cgroups go; none comes in their place, so there is an end to it. */
 const ATTEMPTS = 100;
 
@@ -35,6 +35,8 @@ export class Firewall {
   readonly #standing = new Map<number, FirewallPlan>();
   #surroundings: Surroundings = { outer: [], forwardBlocked: [], lan: [], frames: [] };
   #cameIn: readonly Connection[] = [];
+  /** Whether nobody else can change the tables. */
+  #isOwn = false;
 
   constructor(nftables: () => Nftables, options: FirewallOptions) {
     this.#nftables = nftables;
@@ -53,14 +55,14 @@ export class Firewall {
     const additions = () => firewallAdditions(plan.firewall, stands);
     if (this.#standing.size === 0) {
       this.#cameIn = cameIn;
-      await this.#run(() => [...this.#shared(), ...additions()]);
+      await this.#make(() => [...this.#shared(), ...additions()]);
     } else {
       try {
         await this.#run(additions);
       } catch (error) {
         // `nft flush ruleset` is how many firewalls load their rules.
         if (this.isWhole()) throw error;
-        await this.#run(() => [...this.#everything(), ...additions()]);
+        await this.#makeAnew(() => [...this.#everything(), ...additions()]);
       }
     }
     this.#standing.set(plan.slot, plan.firewall);
@@ -77,7 +79,8 @@ export class Firewall {
     } catch (error) {
       if (this.isWhole()) throw error;
       // Somebody took it away: the rest goes, or comes back without this one.
-      await this.#run(() => (this.isUp ? this.#everything() : this.#nothing()));
+      if (this.isUp) await this.#makeAnew(() => this.#everything());
+      else await this.#run(() => this.#standingTables());
     }
   }
 
@@ -93,11 +96,11 @@ export class Firewall {
     if (this.isUp) await this.#run(() => [...this.#fillSurroundings()]);
   }
 
-  /** Everything anew in one transaction, so that there is no moment without. `cameIn` as in `add`. */
+  /** Everything anew, where others can have changed it. `cameIn` as in `add`. */
   async restore(cameIn: readonly Connection[]): Promise<void> {
-    if (!this.isUp) return;
+    if (!this.isUp || (this.#isOwn && this.isWhole())) return;
     this.#cameIn = cameIn;
-    await this.#run(() => this.#everything());
+    await this.#makeAnew(() => this.#everything());
   }
 
   /** Whether our tables exist. What is in them only we and root can change. */
@@ -110,14 +113,34 @@ export class Firewall {
   }
 
   #everything(): string[] {
-    const plans = [...this.#standing.values()].flatMap((plan) => firewallAdditions(plan, stands));
-    return [...this.#nothing(), ...this.#shared(), ...plans];
+    return [...this.#shared(), ...[...this.#standing.values()].flatMap((plan) => firewallAdditions(plan, stands))];
   }
 
-  /** Deleting a table that may not be there: made first. */
-  #nothing(): string[] {
-    const tables = FAMILIES.map((family) => `add table ${family} ${NFT_TABLE}`);
-    return [...tables, ...firewallRemoval()];
+  /** In one transaction, or, where nobody else can reach into the tables, in two. */
+  async #make(content: () => readonly string[]): Promise<void> {
+    this.#isOwn = this.#nftables().makeOwnedTables(NFT_TABLE, FAMILIES);
+    if (!this.#isOwn) return this.#run(() => [...firewallTables(), ...content()]);
+    try {
+      await this.#run(content);
+    } catch (error) {
+      await this.#run(firewallRemoval);
+      throw error;
+    }
+  }
+
+  /** In one transaction, so that there is no moment without; what somebody has taken away although it was ours alone leaves one. */
+  async #makeAnew(content: () => readonly string[]): Promise<void> {
+    if (!this.#isOwn)
+      return this.#run(() => [...firewallTables(), ...firewallRemoval(), ...firewallTables(), ...content()]);
+    await this.#run(() => this.#standingTables());
+    await this.#make(content);
+  }
+
+  /** Their removal, which is none when there are none. */
+  #standingTables(): string[] {
+    return this.#nftables()
+      .familiesOf(NFT_TABLE)
+      .map((family) => `delete table ${family} ${NFT_TABLE}`);
   }
 
   *#fillSurroundings(): Generator<string> {

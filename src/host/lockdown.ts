@@ -9,7 +9,9 @@ import { listBothFamilies, listRules } from '../kernel/rtnetlink-list.js';
 import type { Surroundings } from './firewall.js';
 import { isLockdownPriority, LOCKDOWN_TABLE, PRIORITY } from './numbers.js';
 import { additions } from './operation.js';
-import { lockdownRemoval, lockdownRules, lockdownTable } from './plan-lockdown.js';
+import { lockdownEmptied, lockdownRules, lockdownTable, lockdownTables } from './plan-lockdown.js';
+
+const FAMILIES = ['inet', 'netdev'] as const;
 
 /** The lock beside the table. It goes by the table's marks, so it is there only while that is. */
 export interface SecondLock {
@@ -84,14 +86,22 @@ export class Lockdown {
   }
 
   async #renew(): Promise<void> {
-    if (!this.isInForce) {
-      // Without the library there can be no table of ours.
-      if (!nftablesAvailable() || this.#nftables().familiesOf(LOCKDOWN_TABLE).length === 0) return;
-      await this.#nftables().runAsync(lockdownRemoval().join('\n'));
-      return;
-    }
+    // Without the library there can be no table of ours.
+    if (!this.isInForce) return nftablesAvailable() ? this.#remove() : undefined;
     const surroundings = { ...this.#surroundings, tellsSubflows: this.#second.tellsSubflows };
-    await this.#nftables().runAsync(lockdownTable(this.#users, this.#released, surroundings).join('\n'));
+    const nftables = this.#nftables();
+    const isOwn = nftables.makeOwnedTables(LOCKDOWN_TABLE, FAMILIES);
+    const before = isOwn ? lockdownEmptied(nftables.chainsOf(LOCKDOWN_TABLE)) : lockdownTables();
+    await this.#run([...before, ...lockdownTable(this.#users, this.#released, surroundings)]);
+  }
+
+  async #remove(): Promise<void> {
+    const families = this.#nftables().familiesOf(LOCKDOWN_TABLE);
+    if (families.length > 0) await this.#run(families.map((family) => `delete table ${family} ${LOCKDOWN_TABLE}`));
+  }
+
+  #run(commands: readonly string[]): Promise<void> {
+    return this.#nftables().runAsync(commands.join('\n'));
   }
 
   /** Adds what is wanted, then removes the rules of users who are not. */

@@ -46,8 +46,21 @@ export function lockdownRules(users: Iterable<number>, lastUid: number): Operati
   });
 }
 
+const TABLES = ['inet', 'netdev'].map((family) => `${family} ${LOCKDOWN_TABLE}`);
+
+/** Before lockdownTable(): tables that are not made as nobody else's (nftables-owned.ts), whether there are some or not. */
+export function lockdownTables(): string[] {
+  const add = TABLES.map((table) => `add table ${table}`);
+  return [...add, ...TABLES.map((table) => `delete table ${table}`), ...add];
+}
+
+/** Before lockdownTable(): what stands in tables that stay goes. `chains`: as Nftables.chainsOf() lists them. */
+export function lockdownEmptied(chains: readonly string[]): string[] {
+  return [...TABLES.map((table) => `flush table ${table}`), ...chains.map((chain) => `delete chain ${chain}`)];
+}
+
 /**
- * The whole table anew, in one transaction. `released`: users whose VPN is up, which has a lock of its own; with root's VPN
+ * What is in the tables, in one transaction with what makes them empty. `released`: users whose VPN is up, which has a lock of its own; with root's VPN
  * up, root is one.
  */
 export function lockdownTable(
@@ -62,9 +75,6 @@ export function lockdownTable(
     ...(closed.length > 0 ? [`meta skuid { ${closed.join(', ')} } goto closed`] : []),
   ];
   return [
-    ...lockdownRemoval(),
-    `add table ${INET}`,
-    `add table ${NETDEV}`,
     addChain(INET, 'explained'),
     addRule(INET, 'explained', `meta mark set meta mark | ${hex(BYPASS_MARK)} accept`),
     addChain(INET, 'closed'),
@@ -110,9 +120,4 @@ export function lockdownTable(
         ]
       : []),
   ];
-}
-
-/** Whether it is there or not. */
-export function lockdownRemoval(): string[] {
-  return [INET, NETDEV].flatMap((table) => [`add table ${table}`, `delete table ${table}`]);
 }

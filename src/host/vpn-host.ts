@@ -341,6 +341,7 @@ export class VpnHost {
     this.#connections.close();
     this.#netlink.close();
     this.#links.close();
+    this.#nft?.close();
   }
 
   async #apply({ vpn, parts, shared, foreign }: Rising, request: VpnRequest): Promise<void> {

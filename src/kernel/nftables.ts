@@ -3,10 +3,16 @@
  * atomic transaction, 0.3 to 0.6 ms. The text that is sent is the text that golden tests and administrators read. Whoever
  * writes it puts in only numbers, names of ours and addresses that our own parser has printed.
  */
-import { inThreadPool, openLibrary } from './ffi.js';
+import { readdirSync } from 'node:fs';
+import { attempt } from './absence.js';
+import { checked } from './errno.js';
+import { inThreadPool, libc, openLibrary } from './ffi.js';
+import { makeOwnedTables, type TableFamily } from './nftables-owned.js';
+import { AF_NETLINK, socketDomain } from './socket-options.js';
 
 interface Library {
   newContext(flags: number): unknown;
+  freeContext(context: unknown): void;
   bufferOutput(context: unknown): number;
   bufferError(context: unknown): number;
   run(context: unknown, commands: string): number;
@@ -18,6 +24,8 @@ interface Library {
 
 const SONAME = 'libnftables.so.1';
 const NFT_CTX_OUTPUT_JSON = 1 << 4;
+const F_SETFD = 2;
+const FD_CLOEXEC = 1;
 
 let library: Library | undefined;
 
@@ -26,6 +34,7 @@ function load(): Library | undefined {
   if (loaded) {
     const run = loaded.func<Library['run']>('int nft_run_cmd_from_buffer(void *, const char *)');
     library = {
+      freeContext: loaded.func('void nft_ctx_free(void *)'),
       newContext: loaded.func('void *nft_ctx_new(uint32_t)'),
       bufferOutput: loaded.func('int nft_ctx_buffer_output(void *)'),
       bufferError: loaded.func('int nft_ctx_buffer_error(void *)'),
@@ -51,6 +60,8 @@ export class NftablesError extends Error {
 export class Nftables {
   readonly #library: Library;
   readonly #context: unknown;
+  /** The context's own, through which all its commands go. */
+  readonly #socket: number;
 
   /** Throws NftablesError naming the package when libnftables is not installed. */
   constructor() {
@@ -58,7 +69,11 @@ export class Nftables {
     if (!loaded)
       throw new NftablesError(`${SONAME} is not installed (Debian: libnftables1, Alpine and Fedora: nftables)`);
     this.#library = loaded;
+    const before = new Set(netlinkSockets());
     this.#context = loaded.newContext(0);
+    this.#socket = netlinkSockets().find((fd) => !before.has(fd)) ?? -1;
+    // Whoever holds it owns the tables: no process that is started from here.
+    checked(libc.fcntl(this.#socket, F_SETFD, FD_CLOEXEC), 'fcntl', "libnftables' socket");
     loaded.bufferOutput(this.#context);
     loaded.bufferError(this.#context);
     loaded.setFlags(this.#context, NFT_CTX_OUTPUT_JSON);
@@ -75,13 +90,42 @@ export class Nftables {
     if ((await this.#library.runAsync(this.#context, commands)) !== 0) throw this.#failure();
   }
 
+  /**
+   * Makes these tables, empty, so that nobody but this object can change them as long as it is open (Linux 6.9), or takes them over
+   * from a predecessor that is gone. Returns false, and changes nothing, where that cannot be. Throws KernelError.
+   */
+  makeOwnedTables(name: string, families: readonly TableFamily[]): boolean {
+    return makeOwnedTables(this.#socket, name, families);
+  }
+
+  /** Tables that are its own stay, and are anybody's then. */
+  close(): void {
+    this.#library.freeContext(this.#context);
+  }
+
   /** The families in which a table of this name exists. */
   familiesOf(name: string): string[] {
     const tables = JSON.parse(this.run('list tables')) as { nftables: { table?: { family: string; name: string } }[] };
     return tables.nftables.flatMap(({ table }) => (table?.name === name ? [table.family] : []));
   }
 
+  /** Of the tables of this name, as commands name them. @example ['inet vpnd lock'] */
+  chainsOf(name: string): string[] {
+    const chains = JSON.parse(this.run('list chains')) as {
+      nftables: { chain?: { family: string; table: string; name: string } }[];
+    };
+    return chains.nftables.flatMap(({ chain }) =>
+      chain?.table === name ? [`${chain.family} ${name} ${chain.name}`] : [],
+    );
+  }
+
   #failure(): NftablesError {
     return new NftablesError(this.#library.error(this.#context).trim().split('\n').slice(0, 3).join(' '));
   }
+}
+
+/** Of this process. The list has its own descriptor too, which is closed by then. */
+function netlinkSockets(): number[] {
+  const open = attempt('readdir', '/proc/self/fd', () => readdirSync('/proc/self/fd')).map(Number);
+  return open.filter((fd) => socketDomain(fd) === AF_NETLINK);
 }

@@ -8,7 +8,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { raise, VICTIMS } from './lib/attackers/victim.js';
 import { type DepartedPacket, describePacket } from './lib/leak-check.js';
-import { policyLab } from './lib/policy-lab.js';
+import { tablesOfAnybody } from './lib/nobodys-tables.js';
+import { type PolicyLab, policyLab } from './lib/policy-lab.js';
 import { ADDRESSES } from './lib/standard-lab.js';
 import { eventually } from './lib/vpn-lab.js';
 
@@ -39,32 +40,80 @@ while time.monotonic() < end and not select.select([sys.stdin], [], [], 0)[0]:
 print("sent", sent, flush=True)
 `;
 
+interface Flood {
+  end(): Promise<void>;
+}
+
+/** From sockets of these users, from now on. */
+async function flood(lab: PolicyLab, uids: readonly number[]): Promise<Flood> {
+  const words = ['-SE', '-c', FLOOD];
+  const floods = uids.map((uid) => lab.app.spawn('python3', [...words, String(uid), internet.ipv4, internet.ipv6]));
+  for (const each of floods) await each.waitFor(/^flooding$/m);
+  return {
+    end: async () => {
+      for (const each of floods) each.write('end\n');
+      for (const each of floods) {
+        const [, sent] = await each.waitFor(/^sent (\d+)$/m);
+        assert.ok(Number(sent) > 1000, `${sent} datagrams tried`);
+      }
+    },
+  };
+}
+
+/** The tables go, again and again, and are put back; at last they go for good, when vpnd is dead. */
+async function takeAway(lab: PolicyLab, tables: readonly string[]): Promise<void> {
+  const [first] = tables;
+  for (const command of [`delete table ${first}`, 'flush ruleset']) {
+    for (let round = 0; round < ROUNDS; round++) {
+      await lab.app.run('nft', [command]);
+      await eventually('the tables are back', async () => {
+        const { stdout } = await lab.app.run('nft', ['list', 'tables']);
+        return tables.every((table) => stdout.includes(`table ${table}\n`)) || undefined;
+      });
+    }
+  }
+  await lab.vpnd.kill9();
+  await lab.app.run('nft', ['flush ruleset']);
+  // The flood goes on for some time.
+  for (let count = 0; count < 20; count++) await lab.app.run('nft', ['list', 'tables']);
+}
+
+async function nothingLeft(lab: PolicyLab): Promise<void> {
+  const left = (await lab.departed()).filter(({ destinationPort }: DepartedPacket) => destinationPort === 4242);
+  assert.deepEqual([left.length, ...new Set(left.map(describePacket))].slice(0, 4), [0]);
+}
+
 for (const { whose, covered, ...victim } of VICTIMS) {
   test(`${whose}: nothing that is bound to a link leaves while nft's tables are gone`, {
     timeout: 180_000,
   }, async (t) => {
     const lab = await policyLab(t);
     if (!lab) return;
+    await tablesOfAnybody(lab.app);
     await raise(lab, victim);
-    const floods = covered.map((uid) =>
-      lab.app.spawn('python3', ['-SE', '-c', FLOOD, String(uid), internet.ipv4, internet.ipv6]),
-    );
-    for (const flood of floods) await flood.waitFor(/^flooding$/m);
-    for (const command of ['delete table inet vpnd', 'flush ruleset']) {
-      for (let round = 0; round < ROUNDS; round++) {
-        await lab.app.run('nft', [command]);
-        await eventually('the tables are back', async () => {
-          const { stdout } = await lab.app.run('nft', ['list', 'tables']);
-          return ['inet', 'arp', 'netdev'].every((family) => stdout.includes(`table ${family} vpnd\n`)) || undefined;
-        });
-      }
-    }
-    for (const flood of floods) flood.write('end\n');
-    for (const flood of floods) {
-      const [, sent] = await flood.waitFor(/^sent (\d+)$/m);
-      assert.ok(Number(sent) > 1000, `${sent} datagrams tried`);
-    }
-    const left = (await lab.departed()).filter(({ destinationPort }: DepartedPacket) => destinationPort === 4242);
-    assert.deepEqual([left.length, ...new Set(left.map(describePacket))].slice(0, 4), [0]);
+    const { end } = await flood(lab, covered);
+    await takeAway(lab, ['inet vpnd', 'arp vpnd', 'netdev vpnd']);
+    await end();
+    await nothingLeft(lab);
+  });
+}
+
+for (const { whose, lockdown, locked } of [
+  { whose: "a user's", lockdown: [2001], locked: [2001] },
+  { whose: "root's", lockdown: [0], locked: [0, 2002] },
+]) {
+  test(`${whose} lockdown: nothing leaves while nft's tables are gone`, { timeout: 180_000 }, async (t) => {
+    const lab = await policyLab(t);
+    if (!lab) return;
+    await tablesOfAnybody(lab.app, 'vpnd_lockdown');
+    lab.vpnd.reload({ callers: [], lockdown });
+    await eventually('lockdown', async () => {
+      const { stdout } = await lab.app.run('nft', ['list', 'table', 'inet', 'vpnd_lockdown']);
+      return stdout.includes('chain lockdown') || undefined;
+    });
+    const { end } = await flood(lab, locked);
+    await takeAway(lab, ['inet vpnd_lockdown', 'netdev vpnd_lockdown']);
+    await end();
+    await nothingLeft(lab);
   });
 }

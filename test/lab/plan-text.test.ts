@@ -12,7 +12,7 @@ import { mkdirSync, mkdtempSync, rmdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import type { AppSelector } from '../../src/host/applications.js';
-import { firewallBase } from '../../src/host/firewall-base.js';
+import { firewallBase, firewallTables } from '../../src/host/firewall-base.js';
 import { LAST_UID } from '../../src/host/numbers.js';
 import { type Plan, planBase } from '../../src/host/plan.js';
 import { renderOperations, renderPlan } from '../../src/host/render.js';
@@ -104,7 +104,8 @@ async function runText(host: LabHost, plan: Plan): Promise<LabProcess> {
   const shell = lines.filter((line) => /^(ip|sysctl) /.test(line) && !line.startsWith('ip tuntap'));
   await host.run('sh', ['-e'], { input: `${shell.join('\n')}\n`, timeoutMs: 60_000 });
   const nft = lines.filter((line) => line.startsWith('nft ')).map((line) => line.slice('nft '.length));
-  if (nft.length > 0) await host.run('nft', ['-f', '-'], { input: [...firewallBase(), ...nft, ''].join('\n') });
+  if (nft.length > 0)
+    await host.run('nft', ['-f', '-'], { input: [...firewallTables(), ...firewallBase(), ...nft, ''].join('\n') });
   return holder;
 }
 

@@ -10,6 +10,7 @@ import { type TestContext, test } from 'node:test';
 import { canonicalState, diffState } from './lib/canonical-state.js';
 import { connect } from './lib/exits.js';
 import type { LabHost } from './lib/host.js';
+import { tablesOfAnybody } from './lib/nobodys-tables.js';
 import { isTunnelDatagram, POLICY_ADDRESSES, type PolicyLab, policyLab } from './lib/policy-lab.js';
 import { ADDRESSES } from './lib/standard-lab.js';
 import type { VpnApp } from './lib/vpn-app.js';
@@ -34,11 +35,16 @@ interface StandingLab extends PolicyLab {
   standing: string;
 }
 
-async function standingLab(t: TestContext, more: { rpFilter?: 1 } = {}): Promise<StandingLab | undefined> {
+/** `ofAnybody`: as nobodys-tables.ts has it. */
+async function standingLab(
+  t: TestContext,
+  more: { rpFilter?: 1; ofAnybody?: boolean } = {},
+): Promise<StandingLab | undefined> {
   const lab = await policyLab(t, { networks: [1, 2] });
   if (!lab) return undefined;
   if (more.rpFilter) await lab.app.sysctl('net.ipv4.conf.eth0.rp_filter=1');
   const before = await canonicalState(lab.app);
+  if (more.ofAnybody) await tablesOfAnybody(lab.app);
   const [first, second] = [exitOf(lab, 1), exitOf(lab, 2)];
   const [root, user] = await Promise.all([lab.process(0), lab.process(2001)]);
   await connect(root, first, vpnConfig(first.vnic, { dnsAddresses: [first.ipv4, first.ipv6] }));
@@ -177,7 +183,7 @@ for (const [lock, tamperings] of Object.entries(TAMPERINGS)) {
   test(`a stranger takes away ${lock}: all of it is back, and nothing left meanwhile`, {
     timeout: 240_000,
   }, async (t) => {
-    const lab = await standingLab(t);
+    const lab = await standingLab(t, { ofAnybody: lock === 'the firewall' });
     if (!lab) return;
     await isCovered(lab, 'before');
     const since = await lab.moment();
@@ -195,6 +201,28 @@ for (const [lock, tamperings] of Object.entries(TAMPERINGS)) {
     await settledState(lab.app, lab.before);
   });
 }
+
+test('where the kernel keeps tables for their owner (Linux 6.9), no stranger changes or deletes them', {
+  timeout: 240_000,
+}, async (t) => {
+  const lab = await standingLab(t);
+  if (!lab) return;
+  const { app, vpnd, root, user, before, standing } = lab;
+  const since = await lab.moment();
+  await amidTraffic(lab, async () => {
+    for (const [what, tamper] of Object.entries(TAMPERINGS['the firewall'] ?? {})) {
+      if (what === 'nft flush ruleset') await tamper(app);
+      else await assert.rejects(tamper(app), /Operation not permitted/, what);
+      assert.deepEqual(diffState(standing, inOrder(await canonicalState(app))), [], what);
+    }
+  });
+  assert.deepEqual(await lab.leaks({ isProtected: isTunnelDatagram }, undefined, since), []);
+  assert.deepEqual(restores(vpnd.log()), [], vpnd.log());
+  await isCovered(lab, 'afterwards');
+  await user.call('destroy');
+  await root.call('destroy');
+  await settledState(app, before);
+});
 
 test('a stranger sets the vNIC down, takes its addresses, the sysctl, the resolver’s file: all are back', {
   timeout: 240_000,
@@ -224,7 +252,7 @@ test('a stranger sets the vNIC down, takes its addresses, the sysctl, the resolv
 test('a fight is told as an event and in the log, and not fought more than twice a second', {
   timeout: 240_000,
 }, async (t) => {
-  const lab = await standingLab(t);
+  const lab = await standingLab(t, { ofAnybody: true });
   if (!lab) return;
   const { app, vpnd } = lab;
   const events = app.spawnNode('dist/src/cli/vpnctl.js', ['events'], { env: { VPND_SOCKET: vpnd.socket } });

@@ -49,7 +49,10 @@ test("allWays(): a user's own VPN counts, whatever root's says of the user, in e
     [roots, own],
   ]) {
     const found = [...allWays(order, new Set()).values()].filter(({ kind }) => kind === 'uid');
-    assert.deepEqual(found, own.filter(({ kind }) => kind === 'uid'));
+    assert.deepEqual(
+      found,
+      own.filter(({ kind }) => kind === 'uid'),
+    );
   }
 });
 

@@ -5,11 +5,11 @@
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import test from 'node:test';
-import { firewallBase } from '../../../src/host/firewall-base.js';
+import { firewallBase, firewallTables } from '../../../src/host/firewall-base.js';
 import { BYPASS_MARK, LAST_UID, PRIORITY } from '../../../src/host/numbers.js';
 import { removals } from '../../../src/host/operation.js';
 import { planBase, planVpn } from '../../../src/host/plan.js';
-import { lockdownRules, lockdownTable } from '../../../src/host/plan-lockdown.js';
+import { lockdownRules, lockdownTable, lockdownTables } from '../../../src/host/plan-lockdown.js';
 import { renderOperations, renderPlan } from '../../../src/host/render.js';
 import { inputOf, planOf, SAMPLES, type SamplePlan } from './lib/sample-plans.js';
 
@@ -42,13 +42,13 @@ test('offload changes one word of a plan', () => {
   }
 });
 
-test('the firewall that every VPN shares', () => compare('firewall-base', `${firewallBase().join('\n')}\n`));
+test('the firewall that every VPN shares', () => compare('firewall-base', `${[...firewallTables(), ...firewallBase()].join('\n')}\n`));
 
 test('lockdown of two users, of whom one has a VPN', () => {
   const users = new Set([2001, 2002]);
   const lan = [{ dev: 'eth0', destination: '192.168.50.0', prefixLength: 24 }];
   const table = lockdownTable(users, new Set([2002]), { lan, frames: ['eth0'] });
-  compare('lockdown', `${renderOperations(lockdownRules(users, LAST_UID))}${table.join('\n')}\n`);
+  compare('lockdown', `${renderOperations(lockdownRules(users, LAST_UID))}${[...lockdownTables(), ...table].join('\n')}\n`);
 });
 
 test("root's lockdown is everyone's, but for those whose VPN is up", () => {
