@@ -5,6 +5,7 @@
  *   app uid 2001 or everyone, bound to eth0 ─── router ── server      captured from the beginning
  */
 import assert from 'node:assert/strict';
+import { dirname } from 'node:path';
 import { test } from 'node:test';
 import { raise, VICTIMS } from './lib/attackers/victim.js';
 import { type DepartedPacket, describePacket } from './lib/leak-check.js';
@@ -12,6 +13,7 @@ import { tablesOfAnybody } from './lib/nobodys-tables.js';
 import { type PolicyLab, policyLab } from './lib/policy-lab.js';
 import { ADDRESSES } from './lib/standard-lab.js';
 import { eventually } from './lib/vpn-lab.js';
+import { startVpnd } from './lib/vpnd.js';
 
 const { internet } = ADDRESSES;
 const ROUNDS = 5;
@@ -73,8 +75,12 @@ async function takeAway(lab: PolicyLab, tables: readonly string[]): Promise<void
     }
   }
   await lab.vpnd.kill9();
+  await flush(lab);
+}
+
+/** The flood goes on for some time after it. */
+async function flush(lab: PolicyLab): Promise<void> {
   await lab.app.run('nft', ['flush ruleset']);
-  // The flood goes on for some time.
   for (let count = 0; count < 20; count++) await lab.app.run('nft', ['list', 'tables']);
 }
 
@@ -106,13 +112,18 @@ for (const { whose, lockdown, locked } of [
     const lab = await policyLab(t);
     if (!lab) return;
     await tablesOfAnybody(lab.app, 'vpnd_lockdown');
-    lab.vpnd.reload({ callers: [], lockdown });
+    const policy = { callers: [], lockdown };
+    lab.vpnd.reload(policy);
     await eventually('lockdown', async () => {
       const { stdout } = await lab.app.run('nft', ['list', 'table', 'inet', 'vpnd_lockdown']);
       return stdout.includes('chain lockdown') || undefined;
     });
     const { end } = await flood(lab, locked);
     await takeAway(lab, ['inet vpnd_lockdown', 'netdev vpnd_lockdown']);
+    // A successor takes over, and dies too.
+    const successor = await startVpnd(lab.app, { directory: dirname(lab.vpnd.socket), policy });
+    await successor.kill9();
+    await flush(lab);
     await end();
     await nothingLeft(lab);
   });
