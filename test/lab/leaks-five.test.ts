@@ -242,9 +242,10 @@ for (const { owner, name } of OWNERS) {
       if (end === 'destroy') await vpn.call('destroy');
       else {
         await vpn.kill9();
-        await eventually('the end of the vNIC', async () => {
-          const { status } = await lab.app.run('ip', ['link', 'show', 'vpn-tun0'], { check: false });
-          return status !== 0 || undefined;
+        // The vNIC goes with the process; the service has to hear of it first.
+        await eventually('the end of the VPN', async () => {
+          const { stdout } = await lab.app.run('nft', ['list', 'tables']);
+          return !stdout.includes(' vpnd\n') || undefined;
         });
       }
       for (const fd of sockets) await user.call('send', fd, 'secret').catch(() => {});

@@ -62,8 +62,12 @@ export async function canonicalState(host: LabHost): Promise<string> {
   );
 }
 
-/** The elements of a set with a timeout come and go with the traffic. */
+/** The elements of a set with a timeout come and go with the traffic, the flags of a table with the life of its owner. */
 function withoutWhatExpires(object: Json): Json {
+  if (object.table !== undefined) {
+    const { flags, ...table } = object.table as Json & { flags?: unknown };
+    return { table: { ...table, ...(String(flags).includes('dormant') && { flags }) } };
+  }
   const { elem: _, ...set } = (object.set ?? {}) as Json & { flags?: string[] };
   return set.flags?.includes('timeout') ? { set } : object;
 }
