@@ -18,6 +18,8 @@ export interface SecondLock {
   /** As EgressLock.lock(). */
   lock(users: ReadonlySet<number>): void;
   tellsSubflows: boolean;
+  /** False where there can be none. */
+  exists: boolean;
 }
 
 export class Lockdown {
@@ -27,6 +29,8 @@ export class Lockdown {
   readonly #second: SecondLock;
   readonly #released = new Set<number>();
   #users: ReadonlySet<number> = new Set();
+  /** Whether nobody else can change the tables. */
+  #isOwn = false;
   #surroundings: Pick<Surroundings, 'lan' | 'frames'> = { lan: [], frames: [] };
 
   constructor(netlink: NetlinkSocket, nftables: () => Nftables, lastUid: number, second: SecondLock) {
@@ -53,6 +57,7 @@ export class Lockdown {
       await this.#renew();
       await this.#syncRules(users);
       this.#second.lock(users);
+      await this.#own();
     } else {
       this.#second.lock(users);
       await this.#syncRules(users);
@@ -88,11 +93,34 @@ export class Lockdown {
   async #renew(): Promise<void> {
     // Without the library there can be no table of ours.
     if (!this.isInForce) return nftablesAvailable() ? this.#remove() : undefined;
-    const surroundings = { ...this.#surroundings, tellsSubflows: this.#second.tellsSubflows };
     const nftables = this.#nftables();
-    const isOwn = nftables.makeOwnedTables(LOCKDOWN_TABLE, FAMILIES);
-    const before = isOwn ? lockdownEmptied(nftables.chainsOf(LOCKDOWN_TABLE)) : lockdownTables();
-    await this.#run([...before, ...lockdownTable(this.#users, this.#released, surroundings)]);
+    this.#isOwn = nftables.makeOwnedTables(LOCKDOWN_TABLE, FAMILIES);
+    const before = this.#isOwn ? lockdownEmptied(nftables.chainsOf(LOCKDOWN_TABLE)) : lockdownTables();
+    await this.#run([...before, ...this.#content()]);
+  }
+
+  /**
+   * Tables that a predecessor left as anybody's become our own. There is a moment without them, in which the rules and the second
+   * lock hold; without a second lock they stay what they are.
+   */
+  async #own(): Promise<void> {
+    if (this.#isOwn || !this.#second.exists || !this.#nftables().canOwn()) return;
+    await this.#remove();
+    await this.#renew();
+  }
+
+  /** When vpnd ends in order: they stand for everybody as tables do that nobody owns. */
+  async disown(): Promise<void> {
+    if (!this.isInForce || !this.#isOwn) return;
+    const removals = FAMILIES.map((family) => `delete table ${family} ${LOCKDOWN_TABLE}`);
+    const additions = FAMILIES.map((family) => `add table ${family} ${LOCKDOWN_TABLE}`);
+    await this.#run([...removals, ...additions, ...this.#content()]);
+    this.#isOwn = false;
+  }
+
+  #content(): string[] {
+    const surroundings = { ...this.#surroundings, tellsSubflows: this.#second.tellsSubflows };
+    return lockdownTable(this.#users, this.#released, surroundings);
   }
 
   async #remove(): Promise<void> {

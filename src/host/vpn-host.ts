@@ -123,6 +123,7 @@ export class VpnHost {
     if (lockAbility.problem !== undefined) log('warning', 'no-second-lock', { reason: lockAbility.problem });
     this.#lockdown = new Lockdown(this.#netlink, () => this.#nftables(), this.#lastUid, {
       tellsSubflows,
+      exists: lockAbility.problem === undefined,
       lock: (users) => this.#marks.lockDown(users),
     });
     const record = new SysctlRecord(stateDir, this.#netnsCookie);
@@ -335,7 +336,7 @@ export class VpnHost {
     this.unwatch();
     this.#marks.close();
     this.#restorer.close();
-    await this.#lane.run(async () => undefined);
+    await this.#lane.run(() => this.#lockdown.disown()).catch((error) => this.#failed('lockdown', error));
     this.#resolver.close();
     this.#sysctls.close();
     this.#connections.close();

@@ -19,11 +19,11 @@ interface Library {
   runAsync(context: unknown, commands: string): Promise<number>;
   output(context: unknown): string;
   error(context: unknown): string;
-  setFlags(context: unknown, flags: number): void;
 }
 
 const SONAME = 'libnftables.so.1';
-const NFT_CTX_OUTPUT_JSON = 1 << 4;
+/** A table that is there for a moment. */
+const PROBE = 'vpnd_probe';
 const F_SETFD = 2;
 const FD_CLOEXEC = 1;
 
@@ -42,7 +42,6 @@ function load(): Library | undefined {
       runAsync: inThreadPool(run),
       output: loaded.func('const char *nft_ctx_get_output_buffer(void *)'),
       error: loaded.func('const char *nft_ctx_get_error_buffer(void *)'),
-      setFlags: loaded.func('void nft_ctx_output_set_flags(void *, unsigned int)'),
     };
   }
   return library;
@@ -62,6 +61,7 @@ export class Nftables {
   readonly #context: unknown;
   /** The context's own, through which all its commands go. */
   readonly #socket: number;
+  #canOwn: boolean | undefined;
 
   /** Throws NftablesError naming the package when libnftables is not installed. */
   constructor() {
@@ -76,10 +76,9 @@ export class Nftables {
     checked(libc.fcntl(this.#socket, F_SETFD, FD_CLOEXEC), 'fcntl', "libnftables' socket");
     loaded.bufferOutput(this.#context);
     loaded.bufferError(this.#context);
-    loaded.setFlags(this.#context, NFT_CTX_OUTPUT_JSON);
   }
 
-  /** Runs commands as one transaction and returns what they print (JSON). */
+  /** Runs commands as one transaction and returns what they print. */
   run(commands: string): string {
     if (this.#library.run(this.#context, commands) !== 0) throw this.#failure();
     return this.#library.output(this.#context);
@@ -98,6 +97,15 @@ export class Nftables {
     return makeOwnedTables(this.#socket, name, families);
   }
 
+  /** Whether there can be such tables here. Throws KernelError or NftablesError. */
+  canOwn(): boolean {
+    if (this.#canOwn === undefined) {
+      this.#canOwn = this.makeOwnedTables(PROBE, ['inet']);
+      if (this.#canOwn) this.run(`delete table inet ${PROBE}`);
+    }
+    return this.#canOwn;
+  }
+
   /** Tables that are its own stay, and are anybody's then. */
   close(): void {
     this.#library.freeContext(this.#context);
@@ -105,23 +113,38 @@ export class Nftables {
 
   /** The families in which a table of this name exists. */
   familiesOf(name: string): string[] {
-    const tables = JSON.parse(this.run('list tables')) as { nftables: { table?: { family: string; name: string } }[] };
-    return tables.nftables.flatMap(({ table }) => (table?.name === name ? [table.family] : []));
+    return listedTables(this.run('list tables')).flatMap((table) => (table.name === name ? [table.family] : []));
   }
 
   /** Of the tables of this name, as commands name them. @example ['inet vpnd lock'] */
   chainsOf(name: string): string[] {
-    const chains = JSON.parse(this.run('list chains')) as {
-      nftables: { chain?: { family: string; table: string; name: string } }[];
-    };
-    return chains.nftables.flatMap(({ chain }) =>
-      chain?.table === name ? [`${chain.family} ${name} ${chain.name}`] : [],
+    return listedTables(this.run('list chains')).flatMap((table) =>
+      table.name === name ? table.chains.map((chain) => `${table.family} ${name} ${chain}`) : [],
     );
   }
 
   #failure(): NftablesError {
     return new NftablesError(this.#library.error(this.#context).trim().split('\n').slice(0, 3).join(' '));
   }
+}
+
+interface ListedTable {
+  family: string;
+  name: string;
+  chains: string[];
+}
+
+/**
+ * What `list tables` and `list chains` print. Not as JSON: of a table with one flag libnftables before 1.1.0 prints there what it has freed,
+ * and a table that outlived its owner has one.
+ */
+export function listedTables(text: string): ListedTable[] {
+  const tables: ListedTable[] = [];
+  for (const [, indent, kind, family, name] of text.matchAll(/^(\t?)(table|chain) (\S+)(?: (\S+))?/gm)) {
+    if (indent === '' && kind === 'table') tables.push({ family: family ?? '', name: name ?? '', chains: [] });
+    else if (indent !== '' && kind === 'chain') tables.at(-1)?.chains.push(family ?? '');
+  }
+  return tables;
 }
 
 /** Of this process. The list has its own descriptor too, which is closed by then. */
