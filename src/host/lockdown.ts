@@ -7,7 +7,7 @@ import { type Nftables, nftablesAvailable } from '../kernel/nftables.js';
 import { RTPROT_KERNEL } from '../kernel/rtnetlink.js';
 import { listBothFamilies, listRules } from '../kernel/rtnetlink-list.js';
 import type { Surroundings } from './firewall.js';
-import { isLockdownPriority, LOCKDOWN_TABLE, PRIORITY } from './numbers.js';
+import { HANDOVER_TABLE, isLockdownPriority, LOCKDOWN_TABLE, PRIORITY } from './numbers.js';
 import { additions } from './operation.js';
 import { lockdownEmptied, lockdownRules, lockdownTable, lockdownTables } from './plan-lockdown.js';
 
@@ -18,8 +18,6 @@ export interface SecondLock {
   /** As EgressLock.lock(). */
   lock(users: ReadonlySet<number>): void;
   tellsSubflows: boolean;
-  /** False where there can be none. */
-  exists: boolean;
 }
 
 export class Lockdown {
@@ -92,7 +90,7 @@ export class Lockdown {
 
   async #renew(): Promise<void> {
     // Without the library there can be no table of ours.
-    if (!this.isInForce) return nftablesAvailable() ? this.#remove() : undefined;
+    if (!this.isInForce) return nftablesAvailable() ? this.#remove(LOCKDOWN_TABLE) : undefined;
     const nftables = this.#nftables();
     this.#isOwn = nftables.makeOwnedTables(LOCKDOWN_TABLE, FAMILIES);
     const before = this.#isOwn ? lockdownEmptied(nftables.chainsOf(LOCKDOWN_TABLE)) : lockdownTables();
@@ -100,13 +98,18 @@ export class Lockdown {
   }
 
   /**
-   * Tables that a predecessor left as anybody's become our own. There is a moment without them, in which the rules and the second
-   * lock hold; without a second lock they stay what they are.
+   * Tables that a predecessor left as anybody's become our own, which they can only be made as: others with the same in them
+   * stand meanwhile.
    */
   async #own(): Promise<void> {
-    if (this.#isOwn || !this.#second.exists || !this.#nftables().canOwn()) return;
-    await this.#remove();
-    await this.#renew();
+    if (!this.#isOwn && this.#nftables().canOwn()) {
+      const content = [...lockdownTables(), ...this.#content()].join('\n');
+      await this.#nftables().runAsync(content.replaceAll(LOCKDOWN_TABLE, HANDOVER_TABLE));
+      await this.#remove(LOCKDOWN_TABLE);
+      await this.#renew();
+    }
+    // Also what a predecessor had no time for.
+    await this.#remove(HANDOVER_TABLE);
   }
 
   /** When vpnd ends in order: they stand for everybody as tables do that nobody owns. */
@@ -123,9 +126,9 @@ export class Lockdown {
     return lockdownTable(this.#users, this.#released, surroundings);
   }
 
-  async #remove(): Promise<void> {
-    const families = this.#nftables().familiesOf(LOCKDOWN_TABLE);
-    if (families.length > 0) await this.#run(families.map((family) => `delete table ${family} ${LOCKDOWN_TABLE}`));
+  async #remove(table: string): Promise<void> {
+    const families = this.#nftables().familiesOf(table);
+    if (families.length > 0) await this.#run(families.map((family) => `delete table ${family} ${table}`));
   }
 
   #run(commands: readonly string[]): Promise<void> {

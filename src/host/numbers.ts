@@ -27,6 +27,8 @@ export const DYING_LINK_GROUP = 0x76706f;
 export const NFT_TABLE = 'vpnd';
 /** A table of its own: it outlives VPNs and vpnd. */
 export const LOCKDOWN_TABLE = 'vpnd_lockdown';
+/** In its place for a moment. */
+export const HANDOVER_TABLE = `${NFT_TABLE}_handover`;
 /** Conntrack zone of the first VPN's queries; 16 bits, those that others take are small. */
 export const FIRST_ZONE = 0x7600;
 /** Behind every device route; not 4294967295, which iproute2 cannot flush for IPv6. */

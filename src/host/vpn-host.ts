@@ -123,7 +123,6 @@ export class VpnHost {
     if (lockAbility.problem !== undefined) log('warning', 'no-second-lock', { reason: lockAbility.problem });
     this.#lockdown = new Lockdown(this.#netlink, () => this.#nftables(), this.#lastUid, {
       tellsSubflows,
-      exists: lockAbility.problem === undefined,
       lock: (users) => this.#marks.lockDown(users),
     });
     const record = new SysctlRecord(stateDir, this.#netnsCookie);

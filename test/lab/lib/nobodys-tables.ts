@@ -4,6 +4,6 @@
  */
 import type { LabHost } from './host.js';
 
-export async function tablesOfAnybody(host: LabHost, name: 'vpnd' | 'vpnd_lockdown' = 'vpnd'): Promise<void> {
-  await host.run('nft', [`add table inet ${name}`]);
+export async function tablesOfAnybody(host: LabHost): Promise<void> {
+  await host.run('nft', ['add table inet vpnd']);
 }
