@@ -66,6 +66,9 @@ const AROUND_A_USER: readonly Kind[] = [
   },
 ];
 
+const DHCP_REASON =
+  "keeps the address of the link: of system accounts only (uids 0 to 999, as DHCP clients have), and to any server, since the lease's may be beyond the link";
+
 /** Without these the machine loses its links. */
 const LINK_UPKEEP: readonly Kind[] = [
   { kind: 'arp', protocol: 'arp', reason: 'finds the hardware addresses of the router and of local hosts' },
@@ -98,7 +101,7 @@ const LINK_UPKEEP: readonly Kind[] = [
     protocol: 'udp',
     sourcePort: 68,
     destinationPort: 67,
-    reason: 'keeps the address of the link; both ports are for privileged programs',
+    reason: DHCP_REASON,
   },
   {
     kind: 'dhcp',
@@ -106,7 +109,7 @@ const LINK_UPKEEP: readonly Kind[] = [
     protocol: 'udp',
     sourcePort: 546,
     destinationPort: 547,
-    reason: 'keeps the address of the link; both ports are for privileged programs',
+    reason: DHCP_REASON,
   },
 ];
 

@@ -80,7 +80,7 @@ export class Lockdown {
     await this.#nftables().runAsync(lockdownTable(this.#users, this.#released, this.#surroundings).join('\n'));
   }
 
-  /** Adds what is wanted, then removes the rules of users who are not. */
+  /** Adds what is wanted, then removes the rules of users who are not, and what an older vpnd left that lets out more. */
   async #syncRules(users: ReadonlySet<number>): Promise<void> {
     const failures =
       users.size === 0 ? [] : await this.#netlink.batch(additions(lockdownRules(users, this.#lastUid), 0));
@@ -91,8 +91,11 @@ export class Lockdown {
       ({ priority, protocol }) => isLockdownPriority(priority) && protocol === RTPROT_KERNEL,
     );
     const unwanted = ours.filter(
-      ({ priority, firstUid }) =>
-        users.size === 0 || (priority === PRIORITY.lockedUser && (firstUid === undefined || !users.has(firstUid))),
+      ({ priority, firstUid, hasMark = false }) =>
+        users.size === 0 ||
+        (priority === PRIORITY.lockedUser && (firstUid === undefined || !users.has(firstUid))) ||
+        // An older vpnd's, which lets every user out by the ports of DHCP clients.
+        (priority === PRIORITY.lockdown && !hasMark),
     );
     // Guards of users first, the end last.
     unwanted.sort((a, b) => (a.priority === PRIORITY.lockedUser ? -1 : b.priority === PRIORITY.lockedUser ? 1 : 0));

@@ -6,9 +6,9 @@
 import { FAMILIES, type Family } from '../model/vpn-types.js';
 import { lanRules, type Surroundings } from './firewall.js';
 import { addChain, addRule, BYPASSES, hex } from './nft-text.js';
-import { BYPASS_MARK, LAN_TABLE, LOCKDOWN_TABLE, PRIORITY } from './numbers.js';
+import { BYPASS_MARK, LAN_TABLE, LAST_SYSTEM_UID, LOCKDOWN_TABLE, PRIORITY } from './numbers.js';
 import type { Operation } from './operation.js';
-import { HOST_EXCEPTIONS, LINK_FRAMES } from './plan-firewall.js';
+import { DHCP, HOST_EXCEPTIONS, LINK_FRAMES } from './plan-firewall.js';
 
 const INET = `inet ${LOCKDOWN_TABLE}`;
 const NETDEV = `netdev ${LOCKDOWN_TABLE}`;
@@ -23,6 +23,8 @@ export function lockdownRules(users: Iterable<number>, lastUid: number): Operati
     const rule = { kind: 'rule', family } as const;
     const past = { ...rule, action: 'goto', target: PRIORITY.lockdownEnd } as const;
     const port = DHCP_CLIENT[family];
+    // A user namespace may have fewer uids.
+    const system = { first: 0, last: Math.min(LAST_SYSTEM_UID, lastUid) };
     return [
       { ...rule, priority: PRIORITY.lockdownEnd, action: 'nop' },
       { ...rule, priority: PRIORITY.lockedLadder + 2, action: 'prohibit' },
@@ -30,7 +32,13 @@ export function lockdownRules(users: Iterable<number>, lastUid: number): Operati
       { ...rule, priority: PRIORITY.lockedLadder, action: 'nop' },
       { ...past, priority: PRIORITY.pastLockdown },
       { ...past, priority: PRIORITY.lockdown, fwmark: { value: BYPASS_MARK, mask: BYPASS_MARK } },
-      { ...past, priority: PRIORITY.lockdown, protocol: 'udp', sourcePorts: { first: port, last: port } },
+      {
+        ...past,
+        priority: PRIORITY.lockdownLeases,
+        protocol: 'udp',
+        sourcePorts: { first: port, last: port },
+        uidRange: system,
+      },
       ...ranges.map(
         (uidRange): Operation => ({
           ...rule,
@@ -89,8 +97,7 @@ export function lockdownTable(
     ...judge.map((text) => addRule(INET, 'lockdown', text)),
     ...(everyone ? [addRule(INET, 'lockdown', 'goto closed')] : []),
     addChain(NETDEV, 'closed'),
-    addRule(NETDEV, 'closed', 'udp sport 68 udp dport 67 accept'),
-    addRule(NETDEV, 'closed', 'udp sport 546 udp dport 547 accept'),
+    ...DHCP.map((text) => addRule(NETDEV, 'closed', `${text} accept`)),
     addRule(NETDEV, 'closed', LINK_FRAMES),
     addRule(NETDEV, 'closed', 'drop'),
     addChain(NETDEV, 'frames'),
