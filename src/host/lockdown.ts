@@ -6,6 +6,7 @@ import type { NetlinkSocket } from '../kernel/netlink-socket.js';
 import { type Nftables, nftablesAvailable } from '../kernel/nftables.js';
 import { RTPROT_KERNEL } from '../kernel/rtnetlink.js';
 import { listBothFamilies, listRules } from '../kernel/rtnetlink-list.js';
+import type { Coverage } from './coverage.js';
 import type { Surroundings } from './firewall.js';
 import { isLockdownPriority, LOCKDOWN_TABLE, PRIORITY } from './numbers.js';
 import { additions } from './operation.js';
@@ -15,7 +16,8 @@ export class Lockdown {
   readonly #netlink: NetlinkSocket;
   readonly #nftables: () => Nftables;
   readonly #lastUid: number;
-  readonly #released = new Set<number>();
+  /** By owner: what a VPN that is up covers. */
+  readonly #released = new Map<number, Coverage>();
   #users: ReadonlySet<number> = new Set();
   #surroundings: Pick<Surroundings, 'lan' | 'frames'> = { lan: [], frames: [] };
 
@@ -47,8 +49,8 @@ export class Lockdown {
   }
 
   /** This user's VPN stands, with a lock of its own. */
-  async release(owner: number): Promise<void> {
-    this.#released.add(owner);
+  async release(covered: Coverage): Promise<void> {
+    this.#released.set(covered.owner, covered);
     if (this.isInForce) await this.#renew();
   }
 
@@ -77,7 +79,9 @@ export class Lockdown {
       await this.#nftables().runAsync(lockdownRemoval().join('\n'));
       return;
     }
-    await this.#nftables().runAsync(lockdownTable(this.#users, this.#released, this.#surroundings).join('\n'));
+    const root = this.#released.get(0);
+    const released = { owners: new Set(this.#released.keys()), ...(root && { root }) };
+    await this.#nftables().runAsync(lockdownTable(this.#users, released, this.#surroundings).join('\n'));
   }
 
   /** Adds what is wanted, then removes the rules of users who are not, and what an older vpnd left that lets out more. */

@@ -1,6 +1,6 @@
 /**
  * Lockdown as kernel state: users who, without a VPN, reach nothing but loopback, the local network as the policy allows, what keeps the
- * links alive, and protected sockets. Rules and a table of its own, which stand with and without VPNs and outlive vpnd. Root
+ * links alive, and protected sockets; and no resolver. Rules and a table of its own, which stand with and without VPNs and outlive vpnd. Root
  * stands for everyone, as its VPN does. Pure.
  */
 import { FAMILIES, type Family } from '../model/vpn-types.js';
@@ -9,12 +9,14 @@ import { addChain, addRule, BYPASSES, hex } from './nft-text.js';
 import { BYPASS_MARK, LAN_TABLE, LAST_SYSTEM_UID, LOCKDOWN_TABLE, PRIORITY } from './numbers.js';
 import type { Operation } from './operation.js';
 import { DHCP, HOST_EXCEPTIONS, LINK_FRAMES } from './plan-firewall.js';
+import { lockdownDns, type Released } from './plan-lockdown-dns.js';
 
 const INET = `inet ${LOCKDOWN_TABLE}`;
 const NETDEV = `netdev ${LOCKDOWN_TABLE}`;
 const EVERY_UID = '0-4294967294';
 /** Ports that clients of DHCP (RFC 2131) and DHCPv6 (RFC 8415) send from. */
 const DHCP_CLIENT: Record<Family, number> = { 1: 68, 2: 546 };
+const DNS_PROTOCOLS = ['tcp', 'udp', 'udplite'] as const;
 
 /** In the order they are added: what closes comes before what leads there. */
 export function lockdownRules(users: Iterable<number>, lastUid: number): Operation[] {
@@ -30,6 +32,17 @@ export function lockdownRules(users: Iterable<number>, lastUid: number): Operati
       { ...rule, priority: PRIORITY.lockedLadder + 2, action: 'prohibit' },
       { ...rule, priority: PRIORITY.lockedLadder + 1, action: 'lookup', table: LAN_TABLE },
       { ...rule, priority: PRIORITY.lockedLadder, action: 'nop' },
+      // Before local networks: resolvers there would ask on. What has no user any more (a connection that was closed) is told here only.
+      ...DNS_PROTOCOLS.map(
+        (protocol): Operation => ({
+          ...rule,
+          priority: PRIORITY.lockedLadder,
+          action: 'prohibit',
+          iif: 'lo',
+          protocol,
+          destinationPorts: { first: 53, last: 53 },
+        }),
+      ),
       { ...past, priority: PRIORITY.pastLockdown },
       { ...past, priority: PRIORITY.lockdown, fwmark: { value: BYPASS_MARK, mask: BYPASS_MARK } },
       {
@@ -59,7 +72,7 @@ export function lockdownRules(users: Iterable<number>, lastUid: number): Operati
  */
 export function lockdownTable(
   users: ReadonlySet<number>,
-  released: ReadonlySet<number>,
+  { owners: released, root }: Released,
   { lan, frames }: Pick<Surroundings, 'lan' | 'frames'>,
 ): string[] {
   const closed = [...users].filter((uid) => uid !== 0);
@@ -96,6 +109,7 @@ export function lockdownTable(
     addRule(INET, 'lockdown', BYPASSES),
     ...judge.map((text) => addRule(INET, 'lockdown', text)),
     ...(everyone ? [addRule(INET, 'lockdown', 'goto closed')] : []),
+    ...lockdownDns(INET, users, { owners: released, ...(root && { root }) }),
     addChain(NETDEV, 'closed'),
     ...DHCP.map((text) => addRule(NETDEV, 'closed', `${text} accept`)),
     addRule(NETDEV, 'closed', LINK_FRAMES),
