@@ -168,6 +168,14 @@ async function reload(vpnd: Vpnd, policy: object): Promise<void> {
   await eventually('the policy', async () => loads() > before || undefined);
 }
 
+/** A policy that is loaded holds a moment later. */
+async function says(asker: Asker, target: string, wanted: string): Promise<void> {
+  await eventually(`${wanted} by ${target}`, async () => {
+    const said = await asker.ask([{ name: 'when.test', protocol: 'udp', target }]);
+    return said[0] === wanted || undefined;
+  });
+}
+
 /** Connections to resolvers, all in use. */
 async function oldConnections(asker: Asker): Promise<string[]> {
   const places = [...STUB, lanHost.ipv4, lanHost.ipv6, cafe.ipv4];
@@ -208,6 +216,8 @@ for (const locked of [[2001], [0]]) {
       const old = await oldConnections(first);
 
       await reload(lab.vpnd, policyOf(locked));
+      // The rules come last, and go first.
+      await says(first, lanHost.ipv4, 'EACCES');
       await areStopped(lab, first, old, 'old connections');
       for (const asker of askers) await refuses(lab, asker, `uid ${asker.uid}`);
       const marked = await startSocketProcess(lab.app, 2001, { mayMark: true });
@@ -238,6 +248,7 @@ for (const locked of [[2001], [0]]) {
       const second = await startVpnd(lab.app, { directory, policy: policyOf(locked) });
       for (const asker of askers) await refuses(lab, asker, `uid ${asker.uid}, a new vpnd`);
       await reload(second, policyOf([]));
+      await says(first, '127.0.0.53', 'answered');
       for (const asker of askers) await answers(lab, asker, `uid ${asker.uid}, lifted`);
     },
   );
