@@ -58,13 +58,22 @@ const AROUND_A_USER: readonly Kind[] = [
     reason:
       'programs under the uids that /etc/subuid lends this user, in a user namespace of its own, are other users to the kernel',
   },
-  {
-    kind: 'resolver',
-    socket: 'resolver',
-    reason:
-      'what a program asks a resolver by other means than port 53 (nss-resolve, D-Bus) the resolver asks under its own user',
-  },
 ];
+
+/** A resolver of this host asks for others under its own user. What it can be asked by differs. */
+const resolver = (reason: string): Kind => ({ kind: 'resolver', socket: 'resolver', reason });
+const WITH_SERVERS = resolver(
+  'what a program asks a resolver by other means than port 53 (nss-resolve, D-Bus) the resolver asks under its own user',
+);
+const WITHOUT_SERVERS = resolver(
+  'the VPN has no name servers: what a program asks a resolver of this machine the resolver asks under its own user',
+);
+const UNDER_LOCKDOWN = resolver(
+  'no resolver answers this user at port 53; one that is asked by a socket of its own (nss-resolve, D-Bus) asks on under its own user',
+);
+
+const DHCP_REASON =
+  "keeps the address of the link: of system accounts only (uids 0 to 999, as DHCP clients have), and to any server, since the lease's may be beyond the link";
 
 /** Without these the machine loses its links. */
 const LINK_UPKEEP: readonly Kind[] = [
@@ -98,7 +107,7 @@ const LINK_UPKEEP: readonly Kind[] = [
     protocol: 'udp',
     sourcePort: 68,
     destinationPort: 67,
-    reason: 'keeps the address of the link; both ports are for privileged programs',
+    reason: DHCP_REASON,
   },
   {
     kind: 'dhcp',
@@ -106,7 +115,7 @@ const LINK_UPKEEP: readonly Kind[] = [
     protocol: 'udp',
     sourcePort: 546,
     destinationPort: 547,
-    reason: 'keeps the address of the link; both ports are for privileged programs',
+    reason: DHCP_REASON,
   },
 ];
 
@@ -154,18 +163,26 @@ export function exceptionsOfVpn(plan: Plan, lan: readonly LanRoute[], policy: Ho
           },
         ]
       : [];
-  const around = isRoot ? [...LINK_UPKEEP, LINK_FRAMES] : AROUND_A_USER;
+  const around = isRoot
+    ? [...LINK_UPKEEP, LINK_FRAMES]
+    : [...AROUND_A_USER, plan.hasDns ? WITH_SERVERS : WITHOUT_SERVERS];
   const kinds = [...SOCKETS, ...lanKinds(lan), ...excluded, ...around, ...direct, ...packets];
   return kinds.map(({ kind, ...rest }) => ({ kind, uid: plan.owner, ...rest }));
 }
 
 export function exceptionsOfLockdown(users: Iterable<number>, lan: readonly LanRoute[]): LeakException[] {
-  const kinds = [...SOCKETS.filter(({ kind }) => kind !== 'inbound'), ...lanKinds(lan), ...LINK_UPKEEP, LINK_FRAMES];
+  const sockets = SOCKETS.filter(({ kind }) => kind !== 'inbound');
+  const kinds = [...sockets, ...lanKinds(lan).map(withoutDns), ...LINK_UPKEEP, LINK_FRAMES];
   return [...users].flatMap((uid) =>
-    [...kinds, ...(uid === 0 ? [] : AROUND_A_USER)].map(
+    // Everyone's holds the resolver as well.
+    [...kinds, ...(uid === 0 ? [] : [...AROUND_A_USER, UNDER_LOCKDOWN])].map(
       ({ kind, ...rest }): LeakException => ({ kind, uid, lockdown: true, ...rest }),
     ),
   );
+}
+
+function withoutDns({ reason, ...kind }: Kind): Kind {
+  return { ...kind, exceptDestinationPort: 53, reason: `${reason}; but no resolver there (port 53)` };
 }
 
 function lanKinds(lan: readonly LanRoute[]): Kind[] {

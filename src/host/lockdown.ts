@@ -6,6 +6,7 @@ import type { NetlinkSocket } from '../kernel/netlink-socket.js';
 import { type Nftables, nftablesAvailable } from '../kernel/nftables.js';
 import { RTPROT_KERNEL } from '../kernel/rtnetlink.js';
 import { listBothFamilies, listRules } from '../kernel/rtnetlink-list.js';
+import type { Coverage } from './coverage.js';
 import type { Surroundings } from './firewall.js';
 import { HANDOVER_TABLE, isLockdownPriority, LOCKDOWN_TABLE, PRIORITY } from './numbers.js';
 import { additions } from './operation.js';
@@ -25,7 +26,8 @@ export class Lockdown {
   readonly #nftables: () => Nftables;
   readonly #lastUid: number;
   readonly #second: SecondLock;
-  readonly #released = new Set<number>();
+  /** By owner: what a VPN that is up covers. */
+  readonly #released = new Map<number, Coverage>();
   #users: ReadonlySet<number> = new Set();
   /** Whether nobody else can change the tables. */
   #isOwn = false;
@@ -65,8 +67,8 @@ export class Lockdown {
   }
 
   /** This user's VPN stands, with a lock of its own. */
-  async release(owner: number): Promise<void> {
-    this.#released.add(owner);
+  async release(covered: Coverage): Promise<void> {
+    this.#released.set(covered.owner, covered);
     if (this.isInForce) await this.#renew();
   }
 
@@ -123,7 +125,9 @@ export class Lockdown {
 
   #content(): string[] {
     const surroundings = { ...this.#surroundings, tellsSubflows: this.#second.tellsSubflows };
-    return lockdownTable(this.#users, this.#released, surroundings);
+    const root = this.#released.get(0);
+    const released = { owners: new Set(this.#released.keys()), ...(root && { root }) };
+    return lockdownTable(this.#users, released, surroundings);
   }
 
   async #remove(table: string): Promise<void> {
@@ -135,7 +139,7 @@ export class Lockdown {
     return this.#nftables().runAsync(commands.join('\n'));
   }
 
-  /** Adds what is wanted, then removes the rules of users who are not. */
+  /** Adds what is wanted, then removes the rules of users who are not, and what an older vpnd left that lets out more. */
   async #syncRules(users: ReadonlySet<number>): Promise<void> {
     const failures =
       users.size === 0 ? [] : await this.#netlink.batch(additions(lockdownRules(users, this.#lastUid), 0));
@@ -146,8 +150,11 @@ export class Lockdown {
       ({ priority, protocol }) => isLockdownPriority(priority) && protocol === RTPROT_KERNEL,
     );
     const unwanted = ours.filter(
-      ({ priority, firstUid }) =>
-        users.size === 0 || (priority === PRIORITY.lockedUser && (firstUid === undefined || !users.has(firstUid))),
+      ({ priority, firstUid, hasMark = false }) =>
+        users.size === 0 ||
+        (priority === PRIORITY.lockedUser && (firstUid === undefined || !users.has(firstUid))) ||
+        // An older vpnd's, which lets every user out by the ports of DHCP clients.
+        (priority === PRIORITY.lockdown && !hasMark),
     );
     // Guards of users first, the end last.
     unwanted.sort((a, b) => (a.priority === PRIORITY.lockedUser ? -1 : b.priority === PRIORITY.lockedUser ? 1 : 0));

@@ -36,6 +36,8 @@ export const UNREACHABLE_METRIC = 4294967294;
 
 /** The largest uid there is; 4294967295 means "none". A user namespace may map fewer (user_namespaces(7)). */
 export const LAST_UID = 4294967294;
+/** The last of the uids that distributions give to services (login.defs: UID_MIN is 1000). */
+export const LAST_SYSTEM_UID = 999;
 
 /** VPNs at once. Bounded by the priorities between `LADDERS` and `END`. */
 export const SLOTS = 1500;
@@ -86,6 +88,8 @@ export const PRIORITY = {
   rootBlocked: 14100,
   rootCovered: 14110,
   lockdown: 14890,
+  /** Not with the one before: an older service left a wider rule there, and a deletion takes the first that fits. */
+  lockdownLeases: 14895,
   lockedUser: 14900,
   pastLockdown: 14910,
   lockedLadder: 14950,

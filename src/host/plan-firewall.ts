@@ -5,7 +5,7 @@
 import type { VpnSpec } from '../model/vpn-spec.js';
 import { FAMILIES, type Family, IPV6 } from '../model/vpn-types.js';
 import { ARP, addChain, addRule, hex, INET, NETDEV, SELECTION, setField } from './nft-text.js';
-import { BYPASS_MARK, type SlotNumbers, selectionMark } from './numbers.js';
+import { BYPASS_MARK, LAST_SYSTEM_UID, type SlotNumbers, selectionMark } from './numbers.js';
 import type { PlanInput } from './plan.js';
 import { type DnsPlan, planDns } from './plan-dns.js';
 import type { RouteShape } from './plan-routes.js';
@@ -189,9 +189,11 @@ function leaving({ slot, owner }: PlanInput, shapes: Shapes, sets: ReadonlySet<s
 }
 
 /** Without these the host loses its links: exceptions.ts says why of each. */
-const DHCP = ['udp sport 68 udp dport 67', 'udp sport 546 udp dport 547'];
+const SYSTEM = `meta skuid 0-${LAST_SYSTEM_UID}`;
+/** From a client to a server. Of system accounts only: where ip_unprivileged_port_start is low, the ports are anybody's. */
+export const DHCP = [`udp sport 68 udp dport 67 ${SYSTEM}`, `udp sport 546 udp dport 547 ${SYSTEM}`];
 /** Frames of system accounts that carry no IP, also behind tags: ARP, 802.1X, LLDP, PPPoE. Of them only, since a type may lie. */
-export const LINK_FRAMES = 'ether type != { ip, ip6, 8021q, 8021ad, 0x8847, 0x8848 } meta skuid 0-999 accept';
+export const LINK_FRAMES = `ether type != { ip, ip6, 8021q, 8021ad, 0x8847, 0x8848 } ${SYSTEM} accept`;
 export const HOST_EXCEPTIONS: readonly string[] = [
   'icmpv6 type { nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert } ip6 hoplimit 255 goto explained',
   'icmpv6 type { mld-listener-query, mld-listener-report, mld-listener-done, mld2-listener-report } ip6 hoplimit 1 goto explained',
@@ -276,8 +278,7 @@ function addRoot(plan: FirewallPlan, input: PlanInput, { link }: SlotNumbers, sh
   // Ports that containers have published are there in the tunnel too, like the host's own.
   inet('forward_inward', `iifname "${link}" accept`);
   // A lease is renewed at a server that may be beyond the link.
-  inet('root_send', 'udp sport 68 udp dport 67 goto bypass');
-  inet('root_send', 'udp sport 546 udp dport 547 goto bypass');
+  for (const text of DHCP) inet('root_send', `${text} goto bypass`);
   for (const text of DHCP) frames(`${text} accept`);
   frames(LINK_FRAMES);
   const passed = uidsOf(blocked);

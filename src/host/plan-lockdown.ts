@@ -1,21 +1,23 @@
 /**
  * Lockdown as kernel state: users who, without a VPN, reach nothing but loopback, the local network as the policy allows, what keeps the
- * links alive, and protected sockets. Rules and a table of its own, which stand with and without VPNs and outlive vpnd. Root
+ * links alive, and protected sockets; and no resolver. Rules and a table of its own, which stand with and without VPNs and outlive vpnd. Root
  * stands for everyone, as its VPN does. Pure.
  */
 import { FAMILIES, type Family } from '../model/vpn-types.js';
 import { lanRules, type Surroundings } from './firewall.js';
 import { type FirewallOptions, NO_JOIN } from './firewall-base.js';
 import { addChain, addRule, BYPASSES, hex } from './nft-text.js';
-import { BYPASS_MARK, LAN_TABLE, LOCKDOWN_TABLE, PRIORITY } from './numbers.js';
+import { BYPASS_MARK, LAN_TABLE, LAST_SYSTEM_UID, LOCKDOWN_TABLE, PRIORITY } from './numbers.js';
 import type { Operation } from './operation.js';
-import { HOST_EXCEPTIONS, LINK_FRAMES } from './plan-firewall.js';
+import { DHCP, HOST_EXCEPTIONS, LINK_FRAMES } from './plan-firewall.js';
+import { lockdownDns, type Released } from './plan-lockdown-dns.js';
 
 const INET = `inet ${LOCKDOWN_TABLE}`;
 const NETDEV = `netdev ${LOCKDOWN_TABLE}`;
 const EVERY_UID = '0-4294967294';
 /** Ports that clients of DHCP (RFC 2131) and DHCPv6 (RFC 8415) send from. */
 const DHCP_CLIENT: Record<Family, number> = { 1: 68, 2: 546 };
+const DNS_PROTOCOLS = ['tcp', 'udp', 'udplite'] as const;
 
 /** In the order they are added: what closes comes before what leads there. */
 export function lockdownRules(users: Iterable<number>, lastUid: number): Operation[] {
@@ -24,14 +26,33 @@ export function lockdownRules(users: Iterable<number>, lastUid: number): Operati
     const rule = { kind: 'rule', family } as const;
     const past = { ...rule, action: 'goto', target: PRIORITY.lockdownEnd } as const;
     const port = DHCP_CLIENT[family];
+    // A user namespace may have fewer uids.
+    const system = { first: 0, last: Math.min(LAST_SYSTEM_UID, lastUid) };
     return [
       { ...rule, priority: PRIORITY.lockdownEnd, action: 'nop' },
       { ...rule, priority: PRIORITY.lockedLadder + 2, action: 'prohibit' },
       { ...rule, priority: PRIORITY.lockedLadder + 1, action: 'lookup', table: LAN_TABLE },
       { ...rule, priority: PRIORITY.lockedLadder, action: 'nop' },
+      // Before local networks: resolvers there would ask on. What has no user any more (a connection that was closed) is told here only.
+      ...DNS_PROTOCOLS.map(
+        (protocol): Operation => ({
+          ...rule,
+          priority: PRIORITY.lockedLadder,
+          action: 'prohibit',
+          iif: 'lo',
+          protocol,
+          destinationPorts: { first: 53, last: 53 },
+        }),
+      ),
       { ...past, priority: PRIORITY.pastLockdown },
       { ...past, priority: PRIORITY.lockdown, fwmark: { value: BYPASS_MARK, mask: BYPASS_MARK } },
-      { ...past, priority: PRIORITY.lockdown, protocol: 'udp', sourcePorts: { first: port, last: port } },
+      {
+        ...past,
+        priority: PRIORITY.lockdownLeases,
+        protocol: 'udp',
+        sourcePorts: { first: port, last: port },
+        uidRange: system,
+      },
       ...ranges.map(
         (uidRange): Operation => ({
           ...rule,
@@ -65,7 +86,7 @@ export function lockdownEmptied(chains: readonly string[]): string[] {
  */
 export function lockdownTable(
   users: ReadonlySet<number>,
-  released: ReadonlySet<number>,
+  { owners: released, root }: Released,
   { lan, frames, tellsSubflows = true }: Pick<Surroundings, 'lan' | 'frames'> & Partial<FirewallOptions>,
 ): string[] {
   const closed = [...users].filter((uid) => uid !== 0);
@@ -100,9 +121,9 @@ export function lockdownTable(
     ...(tellsSubflows ? [] : [addRule(INET, 'lockdown', NO_JOIN)]),
     ...judge.map((text) => addRule(INET, 'lockdown', text)),
     ...(everyone ? [addRule(INET, 'lockdown', 'goto closed')] : []),
+    ...lockdownDns(INET, users, { owners: released, ...(root && { root }) }),
     addChain(NETDEV, 'closed'),
-    addRule(NETDEV, 'closed', 'udp sport 68 udp dport 67 accept'),
-    addRule(NETDEV, 'closed', 'udp sport 546 udp dport 547 accept'),
+    ...DHCP.map((text) => addRule(NETDEV, 'closed', `${text} accept`)),
     addRule(NETDEV, 'closed', LINK_FRAMES),
     addRule(NETDEV, 'closed', 'drop'),
     addChain(NETDEV, 'frames'),

@@ -27,7 +27,7 @@ export function renderOperation(operation: Operation): string {
     }
     case 'rule': {
       const { priority, action, table, target, fwmark, uidRange, iif, from, fromPrefixLength } = operation;
-      const { protocol, sourcePorts, suppressPrefixLength } = operation;
+      const { protocol, sourcePorts, destinationPorts, suppressPrefixLength } = operation;
       const words = [`rule add pref ${priority}`, ...(operation.isInverted ? ['not'] : [])];
       if (from !== undefined) words.push(`from ${from}${fromPrefixLength === undefined ? '' : `/${fromPrefixLength}`}`);
       if (iif !== undefined) words.push(`iif ${iif}`);
@@ -35,6 +35,7 @@ export function renderOperation(operation: Operation): string {
       if (uidRange !== undefined) words.push(`uidrange ${uidRange.first}-${uidRange.last}`);
       if (protocol !== undefined) words.push(`ipproto ${protocol}`);
       if (sourcePorts !== undefined) words.push(`sport ${portRange(sourcePorts)}`);
+      if (destinationPorts !== undefined) words.push(`dport ${portRange(destinationPorts)}`);
       if (action === 'lookup') words.push(`lookup ${table}`);
       else if (action === 'goto') words.push(`goto ${target}`);
       else words.push(action);

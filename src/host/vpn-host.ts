@@ -378,7 +378,7 @@ export class VpnHost {
     const covered = await coverageOf(plan, request, paths, beside);
     await this.#connections.begin(plan, covered, (flows) => this.#firewall.remember(flows));
     parts.add('lockdown');
-    await this.#lockdown.release(plan.owner);
+    await this.#lockdown.release(covered);
     const { dnsAddresses, searchDomains, trustedApplications } = request.spec;
     if (plan.owner !== 0 || trustedApplications.length > 0 || dnsAddresses.length + searchDomains.length === 0) return;
     parts.add('resolver');

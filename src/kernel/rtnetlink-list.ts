@@ -32,6 +32,7 @@ const RTN_UNICAST = 1;
 const FRA_SRC = 2;
 const FRA_GOTO = 4;
 const FRA_PRIORITY = 6;
+const FRA_FWMARK = 10;
 const FRA_TABLE = 15;
 const FRA_UID_RANGE = 20;
 
@@ -85,6 +86,8 @@ export interface DumpedEntry {
   priority: number;
   /** Of a rule with a range of uids. */
   firstUid?: number;
+  /** A rule for some mark. */
+  hasMark?: true;
   /** Of a rule that goes to another. */
   target?: number;
   /** Of a rule for one source address. */
@@ -110,6 +113,7 @@ export async function listRules(socket: NetlinkSocket, family: Family): Promise<
       table,
       priority,
       ...(firstUid !== undefined && { firstUid }),
+      ...(attributes.has(FRA_FWMARK) && { hasMark: true as const }),
       ...(target !== undefined && { target }),
       ...(isAddress && { from: addressOrZeros(source, family) }),
       protocol: attributes.get(21)?.[0] ?? 0,

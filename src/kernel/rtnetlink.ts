@@ -63,12 +63,13 @@ const FRA_UID_RANGE = 20;
 const FRA_PROTOCOL = 21;
 const FRA_IP_PROTO = 22;
 const FRA_SPORT_RANGE = 23;
+const FRA_DPORT_RANGE = 24;
 
 /** rtm_type; `throw` ends the look-up in this table, `unreachable` all of it. */
 export const ROUTE_TYPES = { unicast: 1, local: 2, unreachable: 7, throw: 9 } as const;
 /** fib_rule_hdr.action; `unreachable` is ENETUNREACH to the caller, as if no rule had matched. */
 /** Under the names that iproute2 prints. */
-export const IP_PROTOCOLS = { icmp: 1, tcp: 6, udp: 17, 'ipv6-icmp': 58 } as const;
+export const IP_PROTOCOLS = { icmp: 1, tcp: 6, udp: 17, 'ipv6-icmp': 58, udplite: 136 } as const;
 export const RULE_ACTIONS = { lookup: 1, goto: 2, nop: 3, unreachable: 7, prohibit: 8 } as const;
 
 const addressFamily = (family: Family): number => (family === IPV6 ? AF_INET6 : AF_INET);
@@ -258,6 +259,11 @@ function routeRequest(
   };
 }
 
+export interface PortRange {
+  first: number;
+  last: number;
+}
+
 export interface RuleSettings {
   family: Family;
   priority: number;
@@ -276,7 +282,8 @@ export interface RuleSettings {
   fromPrefixLength?: number;
   /** Only this protocol, and of it only these source ports; a connection that is being made has 0 until it gets one. */
   protocol?: keyof typeof IP_PROTOCOLS;
-  sourcePorts?: { first: number; last: number };
+  sourcePorts?: PortRange;
+  destinationPorts?: PortRange;
   /** It is for what the selectors do not select. */
   isInverted?: boolean;
 }
@@ -295,6 +302,13 @@ const uids = Buffer.alloc(8);
 const protocolKernel = Buffer.from([RTPROT_KERNEL]);
 const ipProtocol = Buffer.alloc(1);
 const ports = Buffer.alloc(4);
+
+/** struct fib_rule_port_range. */
+function portRange({ first, last }: PortRange): Buffer {
+  ports.writeUInt16LE(first, 0);
+  ports.writeUInt16LE(last, 2);
+  return ports;
+}
 
 function ruleRequest(call: string, type: number, extra: number, rule: RuleSettings): NetlinkRequest {
   return {
@@ -327,11 +341,8 @@ function ruleRequest(call: string, type: number, extra: number, rule: RuleSettin
         ipProtocol[0] = IP_PROTOCOLS[rule.protocol];
         writer.attribute(FRA_IP_PROTO, ipProtocol);
       }
-      if (rule.sourcePorts !== undefined) {
-        ports.writeUInt16LE(rule.sourcePorts.first, 0);
-        ports.writeUInt16LE(rule.sourcePorts.last, 2);
-        writer.attribute(FRA_SPORT_RANGE, ports);
-      }
+      if (rule.sourcePorts !== undefined) writer.attribute(FRA_SPORT_RANGE, portRange(rule.sourcePorts));
+      if (rule.destinationPorts !== undefined) writer.attribute(FRA_DPORT_RANGE, portRange(rule.destinationPorts));
       writer.attribute(FRA_PROTOCOL, protocolKernel);
       writer.end();
     },

@@ -11,6 +11,8 @@ export interface LeakException {
   icmpTypes?: number[];
   sourcePort?: number;
   destinationPort?: number;
+  /** Any but this. */
+  exceptDestinationPort?: number;
   /** Prefixes. */
   destinations?: string[];
   /** Names of links. */

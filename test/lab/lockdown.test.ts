@@ -1,6 +1,6 @@
 /**
  * Lockdown: who is under it reaches nothing without a VPN but loopback, the local network as the policy allows, what keeps the
- * links alive, and protected sockets; whatever becomes of vpnd.
+ * links alive, and protected sockets; whatever becomes of vpnd. lockdown-dns.test.ts: and no resolver.
  *
  *   app uid 2001 under lockdown, uid 2002 not; or everyone
  *     eth0 ─── router ── server, lanhost     everything that leaves is captured
@@ -28,7 +28,9 @@ const ECHO = 7;
 const UIDS = [0, 2001, 2002];
 const TIMEOUT = { timeout: 300_000 };
 const PATIENT = { timeoutMs: 20_000 };
-const PROTOCOLS = ['tcp', 'udp', 'icmp', 'dns-udp', 'dns-tcp'] as const;
+const LAN_PROTOCOLS = ['tcp', 'udp', 'icmp'] as const;
+const DNS_PROTOCOLS = ['dns-udp', 'dns-tcp'] as const;
+const PROTOCOLS = [...LAN_PROTOCOLS, ...DNS_PROTOCOLS];
 
 const callers = UIDS.map((uid) => ({ match: { uid }, system: true, permissions: ['ohos.permission.MANAGE_VPN'] }));
 const policyOf = (lockdown: number[], more: object = {}) => ({
@@ -66,9 +68,14 @@ async function reachesLocalNetwork(lab: PolicyLab, uid: number): Promise<void> {
       ['lanhost', lanHost[family]],
       ['cafe', cafe[family]],
     ] as const) {
-      for (const protocol of PROTOCOLS) {
+      for (const protocol of LAN_PROTOCOLS) {
         const answer = await lab.probe({ uid, protocol, target, ...PATIENT });
         assert.equal('side' in answer ? answer.side : answer.error, side, `uid ${uid}, ${protocol}, ${target}`);
+      }
+      // A resolver there would ask on.
+      for (const protocol of DNS_PROTOCOLS) {
+        const answer = await lab.probe({ uid, protocol, target, ...PATIENT });
+        assert.deepEqual(answer, { error: 'EACCES' }, `uid ${uid}, ${protocol}, ${target}`);
       }
     }
     const loopback = family === 'ipv4' ? '127.0.0.1' : '::1';

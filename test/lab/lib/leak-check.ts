@@ -32,6 +32,7 @@ const COMPARISONS: { [K in keyof LeakException]?: (wanted: never, packet: Depart
   icmpTypes: (wanted: number[], { icmpType }) => icmpType !== undefined && wanted.includes(icmpType),
   sourcePort: (wanted: number, { sourcePort }) => wanted === sourcePort,
   destinationPort: (wanted: number, { destinationPort }) => wanted === destinationPort,
+  exceptDestinationPort: (unwanted: number, { destinationPort }) => unwanted !== destinationPort,
   destinations: (wanted: string[], { destination }) => wanted.some((prefix) => contains(prefix, destination)),
   links: (wanted: string[], { link }) => wanted.includes(link),
   hopLimit: (wanted: number, { hopLimit }) => wanted === hopLimit,

@@ -35,6 +35,8 @@ export async function isInside(lab: PolicyLab, uid: number): Promise<void> {
   for (const family of FAMILIES) {
     const question = { uid, protocol: 'tcp' as const, target: ADDRESSES.internet[family], timeoutMs: 20_000 };
     assert.deepEqual(await lab.probe(question), { side: 'exit1', source: exitOf(lab, 1).client[family] }, `uid ${uid}`);
+    const name = await lab.probe({ ...question, protocol: 'dns-udp' });
+    assert.deepEqual(name, { side: 'exit1' }, `uid ${uid}, DNS`);
   }
 }
 

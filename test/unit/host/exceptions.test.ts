@@ -77,6 +77,16 @@ test('under lockdown nothing but local networks, protected sockets, the upkeep o
   assert.deepEqual(kinds(exceptions), [...upkeep, ...sockets, ...around].sort());
   assert.deepEqual(kinds(exceptionsOfLockdown([0], LAN)), [...upkeep, ...sockets].sort());
   assert.ok(exceptions.every(({ uid, lockdown }) => uid === 2001 && lockdown === true));
+  const local = [...exceptions, ...exceptionsOfLockdown([0], LAN)].filter(({ kind }) => kind.startsWith('lan'));
+  assert.ok(local.every(({ exceptDestinationPort }) => exceptDestinationPort === 53));
+  assert.match(String(exceptions.find(({ kind }) => kind === 'resolver')?.reason), /nss-resolve, D-Bus/);
+});
+
+test('leases are of system accounts only, and the list says so', () => {
+  for (const exceptions of [of('root-everything'), exceptionsOfLockdown([2001, 0], LAN)]) {
+    const leases = exceptions.filter(({ kind }) => kind === 'dhcp');
+    assert.ok(leases.length > 0 && leases.every(({ reason }) => /uids 0 to 999.*any server/.test(reason)));
+  }
 });
 
 test('no exception would explain every packet', () => {

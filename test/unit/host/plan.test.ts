@@ -42,21 +42,25 @@ test('offload changes one word of a plan', () => {
   }
 });
 
-test('the firewall that every VPN shares', () => compare('firewall-base', `${[...firewallTables(), ...firewallBase()].join('\n')}\n`));
+test('the firewall that every VPN shares', () =>
+  compare('firewall-base', `${[...firewallTables(), ...firewallBase()].join('\n')}\n`));
 
 test('lockdown of two users, of whom one has a VPN', () => {
   const users = new Set([2001, 2002]);
   const lan = [{ dev: 'eth0', destination: '192.168.50.0', prefixLength: 24 }];
-  const table = lockdownTable(users, new Set([2002]), { lan, frames: ['eth0'] });
-  compare('lockdown', `${renderOperations(lockdownRules(users, LAST_UID))}${[...lockdownTables(), ...table].join('\n')}\n`);
+  const table = lockdownTable(users, { owners: new Set([2002]) }, { lan, frames: ['eth0'] });
+  compare(
+    'lockdown',
+    `${renderOperations(lockdownRules(users, LAST_UID))}${[...lockdownTables(), ...table].join('\n')}\n`,
+  );
 });
 
 test("root's lockdown is everyone's, but for those whose VPN is up", () => {
   const rules = renderOperations(lockdownRules([0], LAST_UID));
   assert.match(rules, /rule add pref 14900 iif lo uidrange 0-4294967294 goto 14950/);
-  const closed = lockdownTable(new Set([0]), new Set(), { lan: [], frames: [] }).join('\n');
+  const closed = lockdownTable(new Set([0]), { owners: new Set() }, { lan: [], frames: [] }).join('\n');
   assert.match(closed, /^add rule inet vpnd_lockdown lockdown goto closed$/m);
-  const released = lockdownTable(new Set([0]), new Set([0]), { lan: [], frames: [] }).join('\n');
+  const released = lockdownTable(new Set([0]), { owners: new Set([0]) }, { lan: [], frames: [] }).join('\n');
   assert.doesNotMatch(released, /lockdown goto closed/);
 });
 

@@ -4,7 +4,8 @@ python3; becomes the user by itself. escape.py UID [raw], with `raw` keeping CAP
 
 {"way": "udp", "target", "port"} and more of these, each an option of the socket or of the datagram:
   device (SO_BINDTODEVICE), index (SO_BINDTOIFINDEX), unicast (IP_UNICAST_IF), source (bind), pktinfo: [address, device],
-  free (IP_FREEBIND), transparent (IP_TRANSPARENT), dontroute (SO_DONTROUTE), mapped (an IPv4 address on an IPv6 socket)
+  free (IP_FREEBIND), transparent (IP_TRANSPARENT), dontroute (SO_DONTROUTE), broadcast (SO_BROADCAST),
+  mapped (an IPv4 address on an IPv6 socket)
 {"way": "tcp"} likewise, a SYN; {"way": "fast"} a SYN with data (MSG_FASTOPEN)
 {"way": "raw", "header": whole IP packet in hexadecimal} and {"way": "raw", "protocol", "data"}, by raw(7)
 {"way": "packet", "device", "frame", "protocol" (sll_protocol), "cooked" (SOCK_DGRAM), "station", "bypass" (PACKET_QDISC_BYPASS)}
@@ -40,6 +41,8 @@ def opened(given, kind):
         made.setsockopt(level, IPV6_TRANSPARENT if six else IP_TRANSPARENT, 1)
     if given.get("dontroute"):
         made.setsockopt(socket.SOL_SOCKET, socket.SO_DONTROUTE, 1)
+    if given.get("broadcast"):
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
     if "device" in given:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, given["device"].encode())
     if "index" in given:
