@@ -53,7 +53,7 @@ export function waysOf({ owner, trusted, blocked, selections }: Coverage, ifinde
  */
 export function allWays(vpns: Iterable<readonly Way[]>, locked: ReadonlySet<number>): Map<string, Way> {
   const all = new Map<string, Way>();
-  const keyOf = (way: Pick<Way, 'kind' | 'value'>): string => wayKey(way).toString('hex');
+  const keyOf = ({ kind, value }: Pick<Way, 'kind' | 'value'>): string => `${kind} ${value}`;
   const every = [...vpns].flat();
   for (const way of every) {
     const key = keyOf(way);
@@ -77,6 +77,8 @@ interface Attached {
   root: string;
   program: number;
   ways: HashMap;
+  /** What is in the map. */
+  entries: Map<string, Way>;
 }
 
 export class EgressLock {
@@ -115,29 +117,38 @@ export class EgressLock {
   }
 
   #change(change: () => void): void {
-    const before = this.#ways();
     const [vpns, locked] = [new Map(this.#vpns), this.#locked];
     change();
     try {
-      this.#update(before);
+      this.#sync();
     } catch (error) {
       this.#vpns = vpns;
       this.#locked = locked;
+      // Nobody is kept in by an entry of a VPN that failed. The first error is the one to tell.
+      try {
+        this.#sync();
+      } catch {}
       throw error;
     }
   }
 
-  #ways(): Map<string, Way> {
-    return allWays(this.#vpns.values(), this.#locked);
-  }
-
-  #update(before: ReadonlyMap<string, Way>): void {
-    const after = this.#ways();
-    if (after.size === 0) return this.#detach();
+  /** Only what changes is written: there may be a thousand VPNs. */
+  #sync(): void {
+    const wanted = allWays(this.#vpns.values(), this.#locked);
+    if (wanted.size === 0) return this.#detach();
     this.#attached ??= this.#attach();
-    const { ways } = this.#attached;
-    for (const way of after.values()) ways.set(wayKey(way), wayValue(way));
-    for (const [key, way] of before) if (!after.has(key)) ways.delete(wayKey(way));
+    const { ways, entries } = this.#attached;
+    for (const [key, way] of wanted) {
+      const standing = entries.get(key);
+      if (standing?.ifindex === way.ifindex && standing.owner === way.owner) continue;
+      ways.set(wayKey(way), wayValue(way));
+      entries.set(key, way);
+    }
+    for (const [key, way] of entries) {
+      if (wanted.has(key)) continue;
+      ways.delete(wayKey(way));
+      entries.delete(key);
+    }
   }
 
   #detach(): void {
@@ -158,7 +169,7 @@ export class EgressLock {
       const { program } = load(this.#programName, this.#netnsCookie, ways);
       undo.push(() => closeSync(program));
       attachProgram(root, program, ATTACH_TYPE.egress);
-      return { root, program, ways };
+      return { root, program, ways, entries: new Map() };
     } catch (error) {
       for (const step of undo) step();
       throw error;
