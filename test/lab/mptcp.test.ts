@@ -6,7 +6,7 @@
  *                                 └─ vpn-tun0 ══ exit1 (MPTCP, names the server's address as its own too)
  */
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
+import { type TestContext, test } from 'node:test';
 import { cgroup2Root } from '../../src/kernel/cgroup.js';
 import { raise, VICTIMS } from './lib/attackers/victim.js';
 import { connect, type Exit } from './lib/exits.js';
@@ -23,11 +23,12 @@ import {
   pathTried,
   startMptcpServer,
   talk,
+  whyNoMptcp,
 } from './lib/mptcp.js';
 import { POLICY_ADDRESSES, type PolicyLab, policyLab } from './lib/policy-lab.js';
 import { ADDRESSES } from './lib/standard-lab.js';
 import { startApp, vpnConfig } from './lib/vpn-app.js';
-import { eventually, exitOf } from './lib/vpn-lab.js';
+import { eventually, exitOf, type VpnLabOptions } from './lib/vpn-lab.js';
 import { startVpnd } from './lib/vpnd.js';
 
 const { internet, server: SERVER } = ADDRESSES;
@@ -42,11 +43,16 @@ const MANAGE_VPN = 'ohos.permission.MANAGE_VPN';
 /** TCP flags of what a listener says: SYN and ACK, RST. */
 const ANSWERS = new Set([0x12, 0x04, 0x14]);
 
-/** MPTCP everywhere, and both of eth0's addresses registered, as NetworkManager does. */
-async function mptcpLab(lab: PolicyLab): Promise<void> {
+/** MPTCP everywhere, and a second address at eth0. Undefined, and the test skipped, where that cannot be. */
+async function mptcpLab(t: TestContext, options: VpnLabOptions = {}): Promise<PolicyLab | undefined> {
+  const reason = whyNoMptcp();
+  if (reason !== undefined) return void t.skip(reason);
+  const lab = await policyLab(t, options);
+  if (!lab) return undefined;
   await Promise.all([lab.server, lab.lanHost, ...lab.exits.map(({ host }) => host)].map(startMptcpServer));
   await allowPaths(lab.app);
   await lab.app.configure('eth0', [`${SECOND.ipv4}/24`, `${SECOND.ipv6}/64`]);
+  return lab;
 }
 
 async function register(host: LabHost, addresses: readonly string[], device: string, how = 'subflow'): Promise<void> {
@@ -111,9 +117,8 @@ for (const victim of VICTIMS) {
   const { whose, owner, covered } = victim;
 
   test(`${whose}: no path from a registered address, also with a stalled tunnel and at close`, TIMEOUT, async (t) => {
-    const lab = await policyLab(t);
+    const lab = await mptcpLab(t);
     if (!lab) return;
-    await mptcpLab(lab);
     const { exit } = await raise(lab, victim);
     await register(lab.app, [...both(HOST), ...both(SECOND)], 'eth0');
     const clients: MptcpClient[] = [];
@@ -130,9 +135,8 @@ for (const victim of VICTIMS) {
   });
 
   test(`${whose}: no path to an address that the far end names, vpnd alive or dead`, TIMEOUT, async (t) => {
-    const lab = await policyLab(t);
+    const lab = await mptcpLab(t);
     if (!lab) return;
-    await mptcpLab(lab);
     const { exit } = await raise(lab, victim);
     const [uid = 0] = covered;
     const clients = [];
@@ -148,9 +152,8 @@ for (const victim of VICTIMS) {
   });
 
   test(`${whose}: no path comes in to an address that this host names`, TIMEOUT, async (t) => {
-    const lab = await policyLab(t);
+    const lab = await mptcpLab(t);
     if (!lab) return;
-    await mptcpLab(lab);
     const { exit } = await raise(lab, victim);
     // The far end has a way to the host's own addresses that is no tunnel.
     const { router, app } = lab;
@@ -179,9 +182,8 @@ for (const victim of VICTIMS) {
   });
 
   test(`${whose}: of a connection from before nothing leaves, and its end is heard`, TIMEOUT, async (t) => {
-    const lab = await policyLab(t);
+    const lab = await mptcpLab(t);
     if (!lab) return;
-    await mptcpLab(lab);
     await lab.app.sysctl('net.mptcp.close_timeout=3');
     await register(lab.app, [...both(HOST), ...both(SECOND)], 'eth0');
     const [uid = 0] = covered;
@@ -199,9 +201,8 @@ for (const victim of VICTIMS) {
 }
 
 test("no path leads into a VPN of somebody else's", TIMEOUT, async (t) => {
-  const lab = await policyLab(t, { networks: [1, 2] });
+  const lab = await mptcpLab(t, { networks: [1, 2] });
   if (!lab) return;
-  await mptcpLab(lab);
   const [one, two] = [exitOf(lab, 1), exitOf(lab, 2)];
   await connect(await lab.process(2001), one, vpnConfig(one.vnic));
   await connect(await lab.process(2003), two, vpnConfig(two.vnic));
@@ -222,9 +223,8 @@ test("no path leads into a VPN of somebody else's", TIMEOUT, async (t) => {
 });
 
 test("a user whom no VPN covers keeps all paths beside others' VPNs", TIMEOUT, async (t) => {
-  const lab = await policyLab(t);
+  const lab = await mptcpLab(t);
   if (!lab) return;
-  await mptcpLab(lab);
   await raise(lab, { owner: 2001, config: {} });
   await register(lab.app, [...both(HOST), ...both(SECOND)], 'eth0');
   for (const [index, family] of FAMILIES.entries()) {
@@ -236,9 +236,8 @@ test("a user whom no VPN covers keeps all paths beside others' VPNs", TIMEOUT, a
 for (const list of ['trustedApplications', 'blockedApplications'] as const) {
   for (const owner of [2001, 0]) {
     test(`uid ${owner}, ${list}: an application by id gets no MPTCP, others do`, TIMEOUT, async (t) => {
-      const lab = await policyLab(t);
+      const lab = await mptcpLab(t);
       if (!lab) return;
-      await mptcpLab(lab);
       // It shows that there is such an application, and is no program's.
       lab.cgroup('app-org.lab.Maps-1.scope');
       await raise(lab, { owner, config: { [list]: ['org.lab.Maps'] } });
@@ -261,9 +260,8 @@ test(
   TIMEOUT,
   async (t) => {
     const callers = [{ match: { uid: 0 }, system: true, permissions: [MANAGE_VPN] }];
-    const lab = await policyLab(t, { vpnd: { policy: { callers, lockdown: [2001] } } });
+    const lab = await mptcpLab(t, { vpnd: { policy: { callers, lockdown: [2001] } } });
     if (!lab) return;
-    await mptcpLab(lab);
     const clients = [];
     for (const family of FAMILIES) clients.push(await connection(lab, 2001, LAN_HOST[family]));
     await lab.vpnd.kill9();
@@ -281,9 +279,8 @@ test(
 );
 
 test('without BPF no further path of anybody leaves, connections go on, and leaks says so', TIMEOUT, async (t) => {
-  const lab = await policyLab(t);
+  const lab = await mptcpLab(t);
   if (!lab) return;
-  await mptcpLab(lab);
   await lab.vpnd.stop();
   await lab.app.run('umount', ['--all-targets', '--lazy', cgroup2Root() ?? '']);
   const callers = [0, 2001].map((uid) => ({ match: { uid }, system: true, permissions: [MANAGE_VPN] }));

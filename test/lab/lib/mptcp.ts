@@ -2,12 +2,21 @@
  * MPTCP in the lab: a server that sends back what it gets, clients of any user, and the kernel's own counters, which say what became
  * of the further paths it opens.
  */
+import { readFileSync } from 'node:fs';
 import type { TestCgroup } from './cgroup.js';
 import type { LabHost } from './host.js';
 import type { CapturedPacket } from './pcap.js';
 import { eventually } from './vpn-lab.js';
 
 export const MPTCP_PORT = 4262;
+
+/** Undefined when the kernel has MPTCP and counts what these tests wait for. */
+export function whyNoMptcp(): string | undefined {
+  const isCounted = readFileSync('/proc/net/netstat', 'utf8').includes('MPJoinSynTx ');
+  return isCounted
+    ? undefined
+    : 'a kernel that counts the paths of MPTCP it opens (CONFIG_MPTCP, Linux 6.12) is needed';
+}
 
 /** A server on every address of the host, where clients may add as many paths as they like. */
 export async function startMptcpServer(host: LabHost): Promise<void> {
