@@ -105,6 +105,7 @@ function sets(): string[] {
     addRule(INET, 'explained', `meta mark set meta mark | ${hex(BYPASS_MARK)} accept`),
     // Filled from the policy and the links.
     addChain(INET, 'lan'),
+    addChain(INET, 'local_sources'),
     // Filled when there are such connections.
     addChain(INET, 'came_in'),
     addChain(INET, 'forward_blocked'),

@@ -3,7 +3,7 @@
  * knows the whole wanted state, so that it can be put back in one transaction when somebody takes it away.
  */
 import { type Nftables, NftablesError } from '../kernel/nftables.js';
-import { familyOf } from '../model/address.js';
+import { familyOf, prefixContains } from '../model/address.js';
 import { IPV6 } from '../model/vpn-types.js';
 import { type FirewallOptions, firewallBase, firewallRemoval } from './firewall-base.js';
 import { addChain, addRule, INET, NETDEV } from './nft-text.js';
@@ -16,6 +16,9 @@ import { stands } from './standing-cgroups.js';
 const FAMILIES = ['inet', 'arp', 'netdev'];
 /** While cgroups go; none comes in their place, so there is an end to it. */
 const ATTEMPTS = 100;
+
+/** RFC 4291, 2.5.6. */
+const LINK_LOCAL = { address: 'fe80::', prefixLength: 10 };
 
 /** What the links and the policy say; the same for all VPNs. */
 export interface Surroundings {
@@ -132,6 +135,8 @@ export class Firewall {
     }
     yield `flush chain ${INET} lan`;
     for (const text of lanRules(lan)) yield addRule(INET, 'lan', text);
+    yield `flush chain ${INET} local_sources`;
+    for (const text of localSources(lan)) yield addRule(INET, 'local_sources', text);
     yield addChain(NETDEV, 'egress_hook');
     yield `delete chain ${NETDEV} egress_hook`;
     if (frames.length === 0) return;
@@ -176,6 +181,18 @@ export function lanRules(lan: Surroundings['lan']): string[] {
     if (links.size > 0) rules.push(`oifname { ${[...links].join(', ')} } ${groups} goto explained`);
   }
   return rules;
+}
+
+/** Nobody inside a VPN has an address that covered traffic reaches by another link. */
+function localSources(lan: Surroundings['lan']): string[] {
+  const networks = lan
+    // To a link-local address of IPv6 one answers on the link that it came by.
+    .filter(({ destination }) => !prefixContains(LINK_LOCAL, destination))
+    .map(({ destination, prefixLength }) => {
+      const ip = familyOf(destination) === IPV6 ? 'ip6' : 'ip';
+      return `${ip} saddr ${destination}/${prefixLength} drop`;
+    });
+  return [...new Set(networks)];
 }
 
 function endedElements(flows: readonly Flow[]): string[] {
