@@ -8,7 +8,7 @@
  * before firewalld's, come the marks for the reverse path filters.
  */
 import { FAMILIES, type Family, IPV6 } from '../model/vpn-types.js';
-import { ARP, addChain, addRule, BYPASSES, hex, INET, NETDEV, SELECTION, setField } from './nft-text.js';
+import { ARP, addChain, addRule, BYPASSES, DNS, hex, INET, NETDEV, SELECTION, setField } from './nft-text.js';
 import { BYPASS_MARK, NFT_TABLE, SELECTION_FIELD } from './numbers.js';
 
 const IS_ANSWER = `ct direction reply ct mark & ${hex(BYPASS_MARK)} == ${hex(BYPASS_MARK)}`;
@@ -16,7 +16,6 @@ const CAME_IN = `${IS_ANSWER} goto bypass`;
 /** Protocols of which any first packet may begin something, and whose sockets could be ended at setUp. */
 const WITHOUT_BEGINNING = '{ udp, udplite, icmp, ipv6-icmp, sctp }';
 const WITH_PORTS = '{ tcp, udp, udplite, sctp }';
-const DNS = 'meta l4proto { tcp, udp } th dport 53';
 
 /** From here to there, as a packet that leaves has it and as one that comes in does. */
 const OUTGOING: Record<Family, string> = {
@@ -193,7 +192,7 @@ function sending(): string[] {
     addRule(INET, 'sent_inside', `${DNS} goto dns_mark`),
     // A late answer from a resolver looks like a request: who asks it again is no server that answers.
     addChain(INET, 'answer'),
-    addRule(INET, 'answer', 'udp sport != 53 udp dport 53 jump dns_mark'),
+    addRule(INET, 'answer', 'meta l4proto { udp, udplite, sctp, dccp } th sport != 53 th dport 53 jump dns_mark'),
     addRule(INET, 'answer', 'goto bypass'),
     addChain(INET, 'sent', 'type route hook output priority mangle'),
     addRule(INET, 'sent', `${IS_ANSWER} goto answer`),

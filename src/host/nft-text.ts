@@ -16,6 +16,10 @@ export const setField = (mark: 'meta' | 'ct', value: number): string =>
 export const BYPASSES = `meta mark & ${hex(BYPASS_MARK)} == ${hex(BYPASS_MARK)} accept`;
 export const SELECTION = `meta mark & ${hex(SELECTION_FIELD)}`;
 
+/** Questions to name servers. Nobody serves them by the second kind of transports, and the firewall redirects none of these. */
+export const DNS = 'meta l4proto { tcp, udp, udplite, sctp, dccp } th dport 53';
+export const UNSERVED_DNS = 'meta l4proto { udplite, sctp, dccp } th dport 53';
+
 export const addRule = (table: string, chain: string, text: string): string => `add rule ${table} ${chain} ${text}`;
 export const addChain = (table: string, chain: string, hook?: string): string =>
   `add chain ${table} ${chain}${hook === undefined ? '' : ` { ${hook}; policy accept; }`}`;

@@ -5,7 +5,7 @@
  */
 import type { VpnSpec } from '../model/vpn-spec.js';
 import { FAMILIES, type Family, IPV6 } from '../model/vpn-types.js';
-import { ARP, addChain, addRule, hex, INET, NETDEV, SELECTION, setField } from './nft-text.js';
+import { ARP, addChain, addRule, DNS, hex, INET, NETDEV, SELECTION, setField } from './nft-text.js';
 import { BYPASS_MARK, type SlotNumbers, selectionMark } from './numbers.js';
 import type { PlanInput } from './plan.js';
 import { planArrivals } from './plan-arrivals.js';
@@ -229,7 +229,7 @@ function addRefusal(plan: FirewallPlan, { slot, selections }: PlanInput, familie
   const { blocked } = selections;
   const rules = [
     'oifname "lo" return',
-    'meta l4proto { tcp, udp } th dport 53 return',
+    `${DNS} return`,
     ...(blocked === undefined ? [] : [`${SELECTION} == ${hex(selectionMark(blocked))} return`]),
     'jump lan',
     ...families.map((family) => `${of(family)} goto refuse`),
