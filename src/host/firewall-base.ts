@@ -104,7 +104,18 @@ function sets(): string[] {
     addRule(INET, 'explained', `meta mark set meta mark | ${hex(BYPASS_MARK)} accept`),
     // Filled from the policy and the links.
     addChain(INET, 'lan'),
-    addChain(INET, 'local_sources'),
+    set('local4', 'ipv4_addr; flags interval'),
+    set('local6', 'ipv6_addr; flags interval'),
+    // In the name of somebody whom answers reach by another way than the vNIC. Nobody answers an error, and routers inside a VPN have
+    // what addresses they like.
+    addChain(INET, 'foreign'),
+    addRule(INET, 'foreign', 'icmp type { destination-unreachable, time-exceeded, parameter-problem } return'),
+    addRule(
+      INET,
+      'foreign',
+      'icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem } return',
+    ),
+    addRule(INET, 'foreign', 'drop'),
     // Filled when there are such connections.
     addChain(INET, 'came_in'),
     addChain(INET, 'forward_blocked'),

@@ -4,16 +4,17 @@
  */
 import { type Nftables, NftablesError } from '../kernel/nftables.js';
 import { familyOf, prefixContains } from '../model/address.js';
-import { IPV6 } from '../model/vpn-types.js';
+import { FAMILIES, type Family, IPV6 } from '../model/vpn-types.js';
 import { type FirewallOptions, firewallBase, firewallRemoval } from './firewall-base.js';
 import { addChain, addRule, INET, NETDEV } from './nft-text.js';
 import { NFT_TABLE } from './numbers.js';
 import type { Plan } from './plan.js';
 import { type Element, type FirewallPlan, firewallAdditions, firewallRemovals } from './plan-firewall.js';
+import { prefixRanges } from './prefix-ranges.js';
 import type { Connection, Flow } from './sockets.js';
 import { stands } from './standing-cgroups.js';
 
-const FAMILIES = ['inet', 'arp', 'netdev'];
+const TABLE_FAMILIES = ['inet', 'arp', 'netdev'];
 /** While cgroups go; none comes in their place, so there is an end to it. */
 const ATTEMPTS = 100;
 
@@ -105,7 +106,7 @@ export class Firewall {
 
   /** Whether our tables exist. What is in them only we and root can change. */
   isWhole(): boolean {
-    return this.#nftables().familiesOf(NFT_TABLE).length === FAMILIES.length;
+    return this.#nftables().familiesOf(NFT_TABLE).length === TABLE_FAMILIES.length;
   }
 
   #shared(): string[] {
@@ -119,7 +120,7 @@ export class Firewall {
 
   /** Deleting a table that may not be there: made first. */
   #nothing(): string[] {
-    const tables = FAMILIES.map((family) => `add table ${family} ${NFT_TABLE}`);
+    const tables = TABLE_FAMILIES.map((family) => `add table ${family} ${NFT_TABLE}`);
     return [...tables, ...firewallRemoval()];
   }
 
@@ -135,8 +136,11 @@ export class Firewall {
     }
     yield `flush chain ${INET} lan`;
     for (const text of lanRules(lan)) yield addRule(INET, 'lan', text);
-    yield `flush chain ${INET} local_sources`;
-    for (const text of localSources(lan)) yield addRule(INET, 'local_sources', text);
+    for (const family of FAMILIES) {
+      const [set, ranges] = [`${INET} local${family === IPV6 ? 6 : 4}`, localRanges(lan, family)];
+      yield `flush set ${set}`;
+      if (ranges.length > 0) yield `add element ${set} { ${ranges.join(', ')} }`;
+    }
     yield addChain(NETDEV, 'egress_hook');
     yield `delete chain ${NETDEV} egress_hook`;
     if (frames.length === 0) return;
@@ -184,15 +188,14 @@ export function lanRules(lan: Surroundings['lan']): string[] {
 }
 
 /** Nobody inside a VPN has an address that covered traffic reaches by another link. */
-function localSources(lan: Surroundings['lan']): string[] {
+function localRanges(lan: Surroundings['lan'], family: Family): string[] {
   const networks = lan
     // To a link-local address of IPv6 one answers on the link that it came by.
-    .filter(({ destination }) => !prefixContains(LINK_LOCAL, destination))
-    .map(({ destination, prefixLength }) => {
-      const ip = familyOf(destination) === IPV6 ? 'ip6' : 'ip';
-      return `${ip} saddr ${destination}/${prefixLength} drop`;
-    });
-  return [...new Set(networks)];
+    .filter(({ destination }) => familyOf(destination) === family && !prefixContains(LINK_LOCAL, destination))
+    .map(({ destination, prefixLength }) => [`${destination}/${prefixLength}`, { destination, prefixLength }] as const);
+  // One network may be on several links.
+  const each = [...new Map(networks).values()];
+  return each.length === 0 ? [] : prefixRanges(each, []).included;
 }
 
 function endedElements(flows: readonly Flow[]): string[] {

@@ -161,6 +161,11 @@ for (const victim of VICTIMS) {
     await isSilent(view, forged, internet);
     await answersInside(view, { ipv4: tunnel.exit.ipv4, ipv6: tunnel.exit.ipv6 });
     await answersInside(view, INCLUDED_AGAIN, OF_SOCKETS);
+    // Where a link-local address is, it says itself: an answer to it goes back by the link that it came by.
+    const linkLocal = ['fe80::66', 'fe80::1'];
+    for (const source of linkLocal) await writeAll(view, packetsFrom(view, source));
+    await answersInside(view, { ipv4: '203.0.113.7', ipv6: '2001:db8:f::7' });
+    assert.deepEqual(await answeredOutside(view, linkLocal), []);
     await lab.vpnd.kill9();
     const again = { ipv4: '203.0.113.77', ipv6: '2001:db8:f::77' };
     await isSilent(view, FORGED, again);
