@@ -28,6 +28,69 @@ const SOCKETS: readonly Kind[] = [
     socket: 'privileged',
     reason: 'a program with CAP_NET_RAW or CAP_NET_ADMIN can mark its own sockets as protected, and use AF_XDP',
   },
+  {
+    kind: 'handed-over',
+    socket: 'handed-over',
+    reason:
+      'a socket counts as that of the user and application that made it: one that somebody handed over (SCM_RIGHTS), left to a child, or made before changing its user is covered, or not, as its maker is',
+  },
+  {
+    kind: 'vsock',
+    socket: 'vsock',
+    reason:
+      'AF_VSOCK leads to the hypervisor and to virtual machines without any IP; like other families that are none, neither lock sees it',
+  },
+];
+
+/** About what came in from outside, to whoever sent it. Of nobody, so that only a VPN or lockdown of everybody's stops them. */
+const ERRORS_OF_THE_KERNEL: readonly Kind[] = [
+  {
+    kind: 'parameter-problem',
+    family: 4,
+    protocol: 'icmp',
+    icmpTypes: [12],
+    reason: 'the kernel says so of a packet from outside whose header it cannot read',
+  },
+  {
+    kind: 'parameter-problem',
+    family: 6,
+    protocol: 'icmpv6',
+    icmpTypes: [4],
+    reason: 'the kernel says so of a packet from outside whose headers it cannot read',
+  },
+  {
+    kind: 'reassembly',
+    family: 4,
+    protocol: 'icmp',
+    icmpTypes: [11],
+    reason: 'the kernel says so of a datagram from outside of which a fragment is missing',
+  },
+  {
+    kind: 'reassembly',
+    family: 6,
+    protocol: 'icmpv6',
+    icmpTypes: [3],
+    reason: 'the kernel says so of a datagram from outside of which a fragment is missing',
+  },
+];
+
+/** By whatever link a program names. Also where no local network is allowed. */
+const JOINS: readonly Kind[] = [
+  {
+    kind: 'mld',
+    family: 6,
+    protocol: 'icmpv6',
+    icmpTypes: [131, 132, 143],
+    hopLimit: 1,
+    reason: 'which multicast groups a program of this user joins or leaves the kernel tells the link by itself',
+  },
+  {
+    kind: 'igmp',
+    family: 4,
+    protocol: 'igmp',
+    hopLimit: 1,
+    reason: 'which multicast groups a program of this user joins or leaves the kernel tells the link by itself',
+  },
 ];
 
 /** Of a user's VPN and lockdown: the kernel's and other users' packets are not covered, also when they are there because of that user. */
@@ -52,6 +115,8 @@ const AROUND_A_USER: readonly Kind[] = [
     icmpTypes: [1],
     reason: 'the same of a datagram that comes too late',
   },
+  ...ERRORS_OF_THE_KERNEL,
+  ...JOINS,
   {
     kind: 'subordinate',
     socket: 'subordinate',
@@ -173,9 +238,11 @@ export function exceptionsOfVpn(plan: Plan, lan: readonly LanRoute[], policy: Ho
 export function exceptionsOfLockdown(users: Iterable<number>, lan: readonly LanRoute[]): LeakException[] {
   const sockets = SOCKETS.filter(({ kind }) => kind !== 'inbound');
   const kinds = [...sockets, ...lanKinds(lan).map(withoutDns), ...LINK_UPKEEP, LINK_FRAMES];
+  // Joins are among what keeps the links alive.
+  const around = AROUND_A_USER.filter((each) => !JOINS.includes(each));
   return [...users].flatMap((uid) =>
     // Everyone's holds the resolver as well.
-    [...kinds, ...(uid === 0 ? [] : [...AROUND_A_USER, UNDER_LOCKDOWN])].map(
+    [...kinds, ...(uid === 0 ? [] : [...around, UNDER_LOCKDOWN])].map(
       ({ kind, ...rest }): LeakException => ({ kind, uid, lockdown: true, ...rest }),
     ),
   );

@@ -8,7 +8,7 @@
  * before firewalld's, come the marks for the reverse path filters.
  */
 import { FAMILIES, type Family, IPV6 } from '../model/vpn-types.js';
-import { ARP, addChain, addRule, BYPASSES, hex, INET, NETDEV, SELECTION, setField } from './nft-text.js';
+import { ARP, addChain, addRule, BYPASSES, DNS, hex, INET, NETDEV, SELECTION, setField } from './nft-text.js';
 import { BYPASS_MARK, NFT_TABLE, SELECTION_FIELD } from './numbers.js';
 
 const IS_ANSWER = `ct direction reply ct mark & ${hex(BYPASS_MARK)} == ${hex(BYPASS_MARK)}`;
@@ -20,7 +20,6 @@ const WITH_PORTS = '{ tcp, udp, udplite, sctp }';
 const JOIN = 'tcp option mptcp subtype 1';
 /** Of no path that begins here it can be told whose it is. */
 export const NO_JOIN = `tcp flags & (syn | ack) == syn ${JOIN} drop`;
-const DNS = 'meta l4proto { tcp, udp } th dport 53';
 
 /** From here to there, as a packet that leaves has it and as one that comes in does. */
 const OUTGOING: Record<Family, string> = {
@@ -119,6 +118,18 @@ function sets(): string[] {
     addRule(INET, 'explained', `meta mark set meta mark | ${hex(BYPASS_MARK)} accept`),
     // Filled from the policy and the links.
     addChain(INET, 'lan'),
+    set('local4', 'ipv4_addr; flags interval'),
+    set('local6', 'ipv6_addr; flags interval'),
+    // In the name of somebody whom answers reach by another way than the vNIC. Nobody answers an error, and routers inside a VPN have
+    // what addresses they like.
+    addChain(INET, 'foreign'),
+    addRule(INET, 'foreign', 'icmp type { destination-unreachable, time-exceeded, parameter-problem } return'),
+    addRule(
+      INET,
+      'foreign',
+      'icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem } return',
+    ),
+    addRule(INET, 'foreign', 'drop'),
     // Filled when there are such connections.
     addChain(INET, 'came_in'),
     addChain(INET, 'forward_blocked'),
@@ -208,7 +219,7 @@ function sending(): string[] {
     addRule(INET, 'sent_inside', `${DNS} goto dns_mark`),
     // A late answer from a resolver looks like a request: who asks it again is no server that answers.
     addChain(INET, 'answer'),
-    addRule(INET, 'answer', 'udp sport != 53 udp dport 53 jump dns_mark'),
+    addRule(INET, 'answer', 'meta l4proto { udp, udplite, sctp, dccp } th sport != 53 th dport 53 jump dns_mark'),
     addRule(INET, 'answer', 'goto bypass'),
     addChain(INET, 'sent', 'type route hook output priority mangle'),
     addRule(INET, 'sent', `${IS_ANSWER} goto answer`),

@@ -3,19 +3,23 @@
  * knows the whole wanted state, so that it can be put back in one transaction when somebody takes it away.
  */
 import { type Nftables, NftablesError } from '../kernel/nftables.js';
-import { familyOf } from '../model/address.js';
-import { IPV6 } from '../model/vpn-types.js';
+import { familyOf, prefixContains } from '../model/address.js';
+import { FAMILIES, type Family, IPV6 } from '../model/vpn-types.js';
 import { type FirewallOptions, firewallBase, firewallRemoval, firewallTables } from './firewall-base.js';
 import { addChain, addRule, INET, NETDEV } from './nft-text.js';
 import { NFT_TABLE } from './numbers.js';
 import type { Plan } from './plan.js';
 import { type Element, type FirewallPlan, firewallAdditions, firewallRemovals } from './plan-firewall.js';
+import { prefixRanges } from './prefix-ranges.js';
 import type { Connection, Flow } from './sockets.js';
 import { stands } from './standing-cgroups.js';
 
-const FAMILIES = ['inet', 'arp', 'netdev'] as const;
+const TABLE_FAMILIES = ['inet', 'arp', 'netdev'] as const;
 /** While cgroups go; none comes in their place, so there is an end to it. */
 const ATTEMPTS = 100;
+
+/** RFC 4291, 2.5.6. */
+const LINK_LOCAL = { address: 'fe80::', prefixLength: 10 };
 
 /** What the links and the policy say; the same for all VPNs. */
 export interface Surroundings {
@@ -105,7 +109,7 @@ export class Firewall {
 
   /** Whether our tables exist. What is in them only we and root can change. */
   isWhole(): boolean {
-    return this.#nftables().familiesOf(NFT_TABLE).length === FAMILIES.length;
+    return this.#nftables().familiesOf(NFT_TABLE).length === TABLE_FAMILIES.length;
   }
 
   #shared(): string[] {
@@ -118,7 +122,7 @@ export class Firewall {
 
   /** In one transaction, or, where nobody else can reach into the tables, in two. */
   async #make(content: () => readonly string[]): Promise<void> {
-    this.#isOwn = this.#nftables().makeOwnedTables(NFT_TABLE, FAMILIES);
+    this.#isOwn = this.#nftables().makeOwnedTables(NFT_TABLE, TABLE_FAMILIES);
     if (!this.#isOwn) return this.#run(() => [...firewallTables(), ...content()]);
     try {
       await this.#run(content);
@@ -155,6 +159,11 @@ export class Firewall {
     }
     yield `flush chain ${INET} lan`;
     for (const text of lanRules(lan)) yield addRule(INET, 'lan', text);
+    for (const family of FAMILIES) {
+      const [set, ranges] = [`${INET} local${family === IPV6 ? 6 : 4}`, localRanges(lan, family)];
+      yield `flush set ${set}`;
+      if (ranges.length > 0) yield `add element ${set} { ${ranges.join(', ')} }`;
+    }
     yield addChain(NETDEV, 'egress_hook');
     yield `delete chain ${NETDEV} egress_hook`;
     if (frames.length === 0) return;
@@ -199,6 +208,17 @@ export function lanRules(lan: Surroundings['lan']): string[] {
     if (links.size > 0) rules.push(`oifname { ${[...links].join(', ')} } ${groups} goto explained`);
   }
   return rules;
+}
+
+/** Nobody inside a VPN has an address that covered traffic reaches by another link. */
+function localRanges(lan: Surroundings['lan'], family: Family): string[] {
+  const networks = lan
+    // To a link-local address of IPv6 one answers on the link that it came by.
+    .filter(({ destination }) => familyOf(destination) === family && !prefixContains(LINK_LOCAL, destination))
+    .map(({ destination, prefixLength }) => [`${destination}/${prefixLength}`, { destination, prefixLength }] as const);
+  // One network may be on several links.
+  const each = [...new Map(networks).values()];
+  return each.length === 0 ? [] : prefixRanges(each, []).included;
 }
 
 function endedElements(flows: readonly Flow[]): string[] {

@@ -16,6 +16,11 @@ export const setField = (mark: 'meta' | 'ct', value: number): string =>
 export const BYPASSES = `meta mark & ${hex(BYPASS_MARK)} == ${hex(BYPASS_MARK)} accept`;
 export const SELECTION = `meta mark & ${hex(SELECTION_FIELD)}`;
 
+/** Questions to name servers, by every transport that has ports. */
+export const DNS = 'meta l4proto { tcp, udp, udplite, sctp, dccp } th dport 53';
+/** Nobody answers by these, so they are refused and not redirected. */
+export const UNSERVED_DNS = 'meta l4proto { udplite, sctp, dccp } th dport 53';
+
 export const addRule = (table: string, chain: string, text: string): string => `add rule ${table} ${chain} ${text}`;
 export const addChain = (table: string, chain: string, hook?: string): string =>
   `add chain ${table} ${chain}${hook === undefined ? '' : ` { ${hook}; policy accept; }`}`;

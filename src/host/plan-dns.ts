@@ -1,7 +1,7 @@
 /**
  * DNS of covered traffic, redirected to the VPN's servers: a VPN's share of the firewall's DNS chains (firewall-base.ts). A
- * family for which the VPN has no server is refused at once, so that a resolver tries its next server instead of asking
- * somebody else's. A query that is for one of the VPN's servers already goes there, so that resolvers fail over by themselves.
+ * family for which the VPN has no server, and a transport that name servers do not have, is refused at once, so that a resolver
+ * tries its next server instead of asking somebody else's. A query that is for one of the VPN's servers already goes there, so that resolvers fail over by themselves.
  *
  * Translation is conntrack's, which knows a connection by its addresses and ports. Queries of all users may have the same: the
  * local resolver's address, and a port that comes round again. So those of each VPN are in a zone of their own. UDP only: a
@@ -9,7 +9,7 @@
  */
 import type { VpnSpec } from '../model/vpn-spec.js';
 import { FAMILIES, type Family, IPV6 } from '../model/vpn-types.js';
-import { hex, INET, SELECTION, setField } from './nft-text.js';
+import { hex, INET, SELECTION, setField, UNSERVED_DNS } from './nft-text.js';
 import { FIRST_ZONE, SELECTION_FIELD, selectionMark } from './numbers.js';
 import type { PlanInput } from './plan.js';
 import type { FirewallPlan } from './plan-firewall.js';
@@ -29,6 +29,7 @@ export function planDns(input: PlanInput): DnsPlan {
       text,
     ]),
     ...membership(input, `goto ${cover}`, covered).map((text): [string, string] => [chain, text]),
+    [cover, `${UNSERVED_DNS} goto refuse`],
     ...unserved.map((family): [string, string] => [cover, `meta nfproto ${protocolName(family)} goto refuse`]),
     // A connection that an answer began, or somebody else, is there already and would not be translated.
     [cover, `udp sport != 53 ct status confirmed ct mark & ${hex(SELECTION_FIELD)} != ${covered} goto refuse`],
@@ -50,6 +51,7 @@ export function planDns(input: PlanInput): DnsPlan {
         [INET, 'forward_dns', 'meta mark & 0x80000000 == 0x80000000 return'],
         [INET, 'forward_dns', 'iifname { "lo", "vpn-tun*" } return'],
         [INET, 'forward_dns', `fib daddr type != local goto ${to}`],
+        [INET, 'forward_refused', `${UNSERVED_DNS} goto refuse`],
         ...unserved.map((family): DnsPlan['rootRules'][number] => [
           INET,
           'forward_refused',

@@ -1,12 +1,14 @@
 /**
  * A VPN's share of the firewall: chains and sets of its own, and the elements that lead to them from the shared maps
- * (firewall-base.ts). What may leave outside the vNIC, what may enter it, what may arrive from it. DNS is in plan-dns.ts.
+ * (firewall-base.ts). What may leave outside the vNIC, what may enter it. What may arrive from it is in plan-arrivals.ts, DNS in
+ * plan-dns.ts.
  */
 import type { VpnSpec } from '../model/vpn-spec.js';
 import { FAMILIES, type Family, IPV6 } from '../model/vpn-types.js';
-import { ARP, addChain, addRule, hex, INET, NETDEV, SELECTION, setField } from './nft-text.js';
+import { ARP, addChain, addRule, DNS, hex, INET, NETDEV, SELECTION, setField } from './nft-text.js';
 import { BYPASS_MARK, LAST_SYSTEM_UID, type SlotNumbers, selectionMark } from './numbers.js';
 import type { PlanInput } from './plan.js';
+import { planArrivals } from './plan-arrivals.js';
 import { type DnsPlan, planDns } from './plan-dns.js';
 import type { RouteShape } from './plan-routes.js';
 import { prefixRanges } from './prefix-ranges.js';
@@ -43,16 +45,15 @@ export function planFirewall(input: PlanInput, numbers: SlotNumbers, shapes: Sha
   const { slot, spec, owner } = input;
   const link = `"${numbers.link}"`;
   const sets = FAMILIES.flatMap((family) => prefixSets(family, slot, shapes[family]));
+  const named = new Set(sets.map(({ name }) => name));
+  const arrivals = planArrivals(slot, spec, shapes, named);
   const plan: FirewallPlan = {
-    chains: [`arrive_${slot}`, `enter_${slot}`, `outside_${slot}`],
+    chains: [...arrivals.chains, `enter_${slot}`, `outside_${slot}`],
     sets,
     rules: [
-      ...arriving(spec).map((text): [string, string] => [`arrive_${slot}`, text]),
+      ...arrivals.rules,
       ...entering(input).map((text): [string, string] => [`enter_${slot}`, text]),
-      ...leaving(input, shapes, new Set(sets.map(({ name }) => name))).map((text): [string, string] => [
-        `outside_${slot}`,
-        text,
-      ]),
+      ...leaving(input, shapes, named).map((text): [string, string] => [`outside_${slot}`, text]),
     ],
     rootRules: [],
     elements: [
@@ -125,27 +126,6 @@ function prefixSets(family: Family, slot: number, { explicit, excluded }: RouteS
     { name: `in${digit(family)}_${slot}`, type, elements: ranges.included },
     { name: `out${digit(family)}_${slot}`, type, elements: ranges.excluded },
   ].filter(({ elements }) => elements.length > 0);
-}
-
-/** From the vNIC, before conntrack. The VPN's servers reach the addresses they were given and nothing else of this host. */
-function arriving(spec: VpnSpec): string[] {
-  const own = ownAddresses(spec);
-  return [
-    // route_localnet opens 127.0.0.0/8 to the vNIC, which only translated answers may use: as destination it is none of these.
-    'ip saddr 127.0.0.0/8 drop',
-    // Behind a TUN there is no shorter way for anybody.
-    'icmp type redirect drop',
-    'icmpv6 type nd-redirect drop',
-    ...FAMILIES.filter((family) => own[family].length > 0).map(
-      (family) => `${ip(family)} daddr { ${own[family].join(', ')} } accept`,
-    ),
-    // Groups are everybody's: a fragment from here would be put into what others sent there.
-    'ip frag-off & 0x3fff != 0 drop',
-    'exthdr frag exists drop',
-    'ip daddr { 224.0.0.0/4, 255.255.255.255 } accept',
-    'ip6 daddr ff00::/8 accept',
-    'drop',
-  ];
 }
 
 /** Into the vNIC: only covered traffic, only with the vNIC's own address. The kernel's own answers have no user. */
@@ -251,7 +231,7 @@ function addRefusal(plan: FirewallPlan, { slot, selections }: PlanInput, familie
   const { blocked } = selections;
   const rules = [
     'oifname "lo" return',
-    'meta l4proto { tcp, udp } th dport 53 return',
+    `${DNS} return`,
     ...(blocked === undefined ? [] : [`${SELECTION} == ${hex(selectionMark(blocked))} return`]),
     'jump lan',
     ...families.map((family) => `${of(family)} goto refuse`),

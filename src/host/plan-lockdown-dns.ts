@@ -13,7 +13,7 @@ export interface Released {
 }
 
 const EVERY_UID = '0-4294967294';
-const PROTOCOLS = ['tcp', 'udp', 'udplite'];
+const PROTOCOLS = ['tcp', 'udp', 'udplite', 'sctp', 'dccp'];
 
 /** Behind the translation of addresses: what somebody else's table has led to port 53, or from there, counts too. */
 export function lockdownDns(table: string, users: ReadonlySet<number>, released: Released): string[] {

@@ -23,9 +23,19 @@ export interface LeakException {
   from?: string;
   /**
    * What a packet does not show: the socket is protected; it answers what came in from outside; it is a resolver's, asking for
-   * somebody else; it is a packet socket; it belongs to a program with CAP_NET_RAW or CAP_NET_ADMIN, or to one under a uid that
-   * the user is lent by /etc/subuid. Or none is: further paths of MPTCP are stopped, also of users without a VPN.
+   * somebody else; it is a packet socket, or of a family that is no IP; it was made by somebody else; it belongs to a program with
+   * CAP_NET_RAW or CAP_NET_ADMIN, or to one under a uid that the user is lent by /etc/subuid. Or none is: further paths of MPTCP are
+   * stopped, also of users without a VPN.
    */
-  socket?: 'protected' | 'inbound' | 'resolver' | 'packet' | 'privileged' | 'subordinate' | 'multipath';
+  socket?:
+    | 'protected'
+    | 'inbound'
+    | 'resolver'
+    | 'packet'
+    | 'vsock'
+    | 'handed-over'
+    | 'privileged'
+    | 'subordinate'
+    | 'multipath';
   reason: string;
 }

@@ -15,20 +15,28 @@ function of(name: string, lan: LanRoute[] = LAN) {
   assert.ok(sample);
   return exceptionsOfVpn(planOf(sample), lan, DEFAULT_HOST_POLICY);
 }
+const hops = (exceptions: { kind: string; hopLimit?: number }[]) =>
+  exceptions.flatMap(({ kind, hopLimit }) => (hopLimit === undefined ? [] : [`${kind} ${hopLimit}`])).sort();
 const kinds = (exceptions: { kind: string }[]) => [...new Set(exceptions.map(({ kind }) => kind))].sort();
 
 test("a user's VPN lets out what is protected, answers, local networks and what others say because of it", () => {
   const exceptions = of('user-ipv4');
   const expected = [
+    'handed-over',
+    'igmp',
     'inbound',
     'lan',
     'lan-discovery',
+    'mld',
+    'parameter-problem',
     'privileged',
     'protected',
+    'reassembly',
     'reset',
     'resolver',
     'subordinate',
     'unreachable',
+    'vsock',
   ];
   assert.deepEqual(kinds(exceptions), expected);
   assert.ok(exceptions.every(({ uid, reason }) => uid === 2001 && reason.length > 20));
@@ -36,7 +44,9 @@ test("a user's VPN lets out what is protected, answers, local networks and what 
 
 test("root's VPN lets out what keeps the links alive as well", () => {
   const added = kinds(of('root-everything')).filter((kind) => !kinds(of('user-ipv4')).includes(kind));
-  assert.deepEqual(added, ['arp', 'dhcp', 'igmp', 'link-frames', 'mld', 'ndp']);
+  assert.deepEqual(added, ['arp', 'dhcp', 'link-frames', 'ndp']);
+  assert.deepEqual(hops(of('root-everything')), ['igmp 1', 'mld 1', 'ndp 255']);
+  assert.deepEqual(hops(of('user-ipv4')), ['igmp 1', 'mld 1']);
 });
 
 test('without local networks there is no exception for them', () => {
@@ -72,14 +82,15 @@ test('a link that the policy lets forward directly is named, and packet sockets 
 test('under lockdown nothing but local networks, protected sockets, the upkeep of links and what others say because of a user', () => {
   const exceptions = exceptionsOfLockdown([2001], LAN);
   const upkeep = ['arp', 'dhcp', 'igmp', 'link-frames', 'mld', 'ndp'];
-  const sockets = ['lan', 'lan-discovery', 'privileged', 'protected'];
-  const around = ['reset', 'resolver', 'subordinate', 'unreachable'];
+  const sockets = ['handed-over', 'lan', 'lan-discovery', 'privileged', 'protected', 'vsock'];
+  const around = ['parameter-problem', 'reassembly', 'reset', 'resolver', 'subordinate', 'unreachable'];
   assert.deepEqual(kinds(exceptions), [...upkeep, ...sockets, ...around].sort());
   assert.deepEqual(kinds(exceptionsOfLockdown([0], LAN)), [...upkeep, ...sockets].sort());
   assert.ok(exceptions.every(({ uid, lockdown }) => uid === 2001 && lockdown === true));
   const local = [...exceptions, ...exceptionsOfLockdown([0], LAN)].filter(({ kind }) => kind.startsWith('lan'));
   assert.ok(local.every(({ exceptDestinationPort }) => exceptDestinationPort === 53));
   assert.match(String(exceptions.find(({ kind }) => kind === 'resolver')?.reason), /nss-resolve, D-Bus/);
+  assert.deepEqual(hops(exceptions), ['igmp 1', 'mld 1', 'ndp 255'], 'each once');
 });
 
 test('leases are of system accounts only, and the list says so', () => {

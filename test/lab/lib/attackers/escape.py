@@ -6,7 +6,7 @@ python3; becomes the user by itself. escape.py UID [raw], with `raw` keeping CAP
   device (SO_BINDTODEVICE), index (SO_BINDTOIFINDEX), unicast (IP_UNICAST_IF), source (bind), pktinfo: [address, device],
   free (IP_FREEBIND), transparent (IP_TRANSPARENT), dontroute (SO_DONTROUTE), broadcast (SO_BROADCAST),
   mapped (an IPv4 address on an IPv6 socket)
-{"way": "tcp"} likewise, a SYN; {"way": "fast"} a SYN with data (MSG_FASTOPEN)
+{"way": "lite"} likewise, a datagram of UDP-Lite; {"way": "tcp"} a SYN; {"way": "fast"} a SYN with data (MSG_FASTOPEN)
 {"way": "raw", "header": whole IP packet in hexadecimal} and {"way": "raw", "protocol", "data"}, by raw(7)
 {"way": "packet", "device", "frame", "protocol" (sll_protocol), "cooked" (SOCK_DGRAM), "station", "bypass" (PACKET_QDISC_BYPASS)}
 """
@@ -31,7 +31,7 @@ def is6(address):
 def opened(given, kind):
     target = given["target"]
     six = is6(target) or given.get("mapped", False)
-    protocol = given.get("protocol", 255) if kind == socket.SOCK_RAW else 0
+    protocol = given.get("protocol", 255 if kind == socket.SOCK_RAW else 0)
     made = socket.socket(socket.AF_INET6 if six else socket.AF_INET, kind, protocol)
     made.setblocking(False)
     level = socket.IPPROTO_IPV6 if six else socket.IPPROTO_IP
@@ -71,6 +71,10 @@ def udp(given):
     made, target = opened(given, socket.SOCK_DGRAM)
     with made:
         made.sendmsg([b"escape"], control(given), 0, target)
+
+
+def lite(given):
+    udp({**given, "protocol": socket.IPPROTO_UDPLITE})
 
 
 def tcp(given):
@@ -124,7 +128,7 @@ def become(uid, keeps_raw):
         raise OSError(ctypes.get_errno(), "capset")
 
 
-WAYS = {"udp": udp, "tcp": tcp, "fast": fast, "raw": raw, "packet": packet}
+WAYS = {"udp": udp, "lite": lite, "tcp": tcp, "fast": fast, "raw": raw, "packet": packet}
 kept = []  # so that a SYN is sent again, as it would be
 become(int(sys.argv[1]), "raw" in sys.argv[2:])
 print("ready", flush=True)

@@ -121,6 +121,20 @@ export function redirectFrame(
   return ip(stations, outer, IPPROTO_ICMP, Buffer.concat([redirectHost, about]));
 }
 
+/** What a host answers with a parameter problem (RFC 792, RFC 4443): an option that is too short; of IPv6 a header nobody knows. */
+export function unreadableFrame(stations: Stations, flow: Flow): string {
+  const experiment = 253;
+  if (flow.source.includes(':')) return ip(stations, flow, experiment, Buffer.alloc(16));
+  const frame = Buffer.from(udpFrame(stations, flow), 'hex');
+  const body = ETHERNET_BYTES + 20;
+  const head = Buffer.concat([frame.subarray(ETHERNET_BYTES, body), Buffer.from([7, 2, 0, 0])]);
+  head.writeUInt8(0x46, 0);
+  head.writeUInt16BE(head.length + frame.length - body, 2);
+  head.writeUInt16BE(0, 10);
+  head.writeUInt16BE(checksum(head), 10);
+  return Buffer.concat([frame.subarray(0, ETHERNET_BYTES), head, frame.subarray(body)]).toString('hex');
+}
+
 /** What a TUN carries of a frame. */
 export function packetOf(frame: string): string {
   return frame.slice(ETHERNET_BYTES * 2);
