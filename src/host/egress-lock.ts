@@ -17,7 +17,7 @@ import {
 import { programProblem } from '../kernel/bpf-problem.js';
 import { HashMap, loadProgram, PROGRAM_TYPE } from '../kernel/bpf-syscall.js';
 import { resolveCgroup } from '../kernel/cgroup.js';
-import { kernelOffsets, socketUidOffset } from '../kernel/kernel-offsets.js';
+import { kernelOffsets } from '../kernel/kernel-offsets.js';
 import { KernelError } from '../model/errors.js';
 import { BYPASS_MARK, SELECTION_FIELD, selectionMark } from './numbers.js';
 import type { Coverage } from './receive-guard.js';
@@ -185,20 +185,19 @@ interface Loaded {
 
 function load(name: string, netnsCookie: bigint, ways: HashMap): Loaded {
   const attachType = ATTACH_TYPE.egress;
-  const spec = { netnsCookie, ways: ways.fd, bypass: BYPASS_MARK, field: SELECTION_FIELD };
+  const offsets = kernelOffsets();
+  const spec = { netnsCookie, sockets: offsets, ways: ways.fd, bypass: BYPASS_MARK, field: SELECTION_FIELD };
   // From the newest kernels to the oldest: the cookie is told from 6.15 on, a subflow's connection from 5.19 on.
-  const variants: (() => Pick<EgressLockSpec, 'socketUid' | 'offsets'>)[] = [
-    () => ({ socketUid: socketUidOffset() }),
-    () => ({ socketUid: socketUidOffset(), offsets: kernelOffsets() }),
-    () => ({}),
-    () => ({ offsets: kernelOffsets() }),
+  const variants: Pick<EgressLockSpec, 'tellsSubflows' | 'offsets'>[] = [
+    { tellsSubflows: true },
+    { tellsSubflows: true, offsets },
+    { tellsSubflows: false, offsets },
   ];
   for (const variant of variants) {
     try {
-      const more = variant();
-      const instructions = egressLockProgram({ ...spec, ...more });
+      const instructions = egressLockProgram({ ...spec, ...variant });
       const program = loadProgram({ name, type: PROGRAM_TYPE.cgroupSkb, attachType, instructions });
-      return { program, tellsSubflows: more.socketUid !== undefined };
+      return { program, tellsSubflows: variant.tellsSubflows };
     } catch (error) {
       const isLast = variant === variants.at(-1);
       if (!(error instanceof KernelError) || error.errnoName === 'EPERM' || isShortage(error) || isLast) throw error;

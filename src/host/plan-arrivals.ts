@@ -31,14 +31,15 @@ function arriving(slot: number, spec: VpnSpec, shapes: Shapes, sets: ReadonlySet
     'ip saddr 127.0.0.0/8 drop',
     // An answer to no address goes to this host. In IPv4 only groups hear from it.
     'ip6 saddr :: drop',
+    // In the middle of a connection: its source is who it was begun with, or the kernel's answer has the vNIC's address, which leaves by
+    // no other link. Most of what comes, so before what costs.
+    ...toOwn(spec).map((daddr) => `tcp flags & syn == 0 ${daddr} accept`),
     // Behind a TUN there is no shorter way for anybody.
     'icmp type redirect drop',
     'icmpv6 type nd-redirect drop',
     'fib saddr type local drop',
     ...FAMILIES.flatMap((family) => sources(family, slot, shapes, sets)),
-    ...FAMILIES.map((family) => [family, own(spec, family)] as const)
-      .filter(([, addresses]) => addresses.length > 0)
-      .map(([family, addresses]) => `${ip(family)} daddr { ${addresses.join(', ')} } accept`),
+    ...toOwn(spec).map((daddr) => `${daddr} accept`),
     // Groups are everybody's: a fragment from here would be put into what others sent there.
     'ip frag-off & 0x3fff != 0 drop',
     'exthdr frag exists drop',
@@ -72,8 +73,12 @@ function fromLocalNetwork(slot: number, sets: ReadonlySet<string>): string[] {
   ];
 }
 
-function own(spec: VpnSpec, family: Family): string[] {
-  return spec.addresses.filter((address) => address.family === family).map(({ address }) => address);
+/** The addresses that the VPN was given, as matches. */
+function toOwn({ addresses }: VpnSpec): string[] {
+  return FAMILIES.flatMap((family) => {
+    const own = addresses.filter((address) => address.family === family).map(({ address }) => address);
+    return own.length === 0 ? [] : [`${ip(family)} daddr { ${own.join(', ')} }`];
+  });
 }
 
 const ip = (family: Family): string => (family === IPV6 ? 'ip6' : 'ip');

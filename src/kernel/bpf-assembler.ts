@@ -29,6 +29,7 @@ const HELPER = {
   probe_read_kernel: 113,
   probe_read_kernel_str: 115,
   get_netns_cookie: 122,
+  skc_to_tcp_sock: 137,
   skc_to_mptcp_sock: 196,
 } as const;
 

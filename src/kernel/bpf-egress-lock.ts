@@ -7,13 +7,15 @@
  */
 import { Assembler } from './bpf-assembler.js';
 import { type NamespaceOffsets, namespaceCookie } from './bpf-receive-guard.js';
+import type { SocketOffsets } from './kernel-offsets.js';
 
 export interface EgressLockSpec {
   netnsCookie: bigint;
   /** Without them the program asks bpf_get_netns_cookie(), which such programs may from Linux 6.15 on. */
   offsets?: NamespaceOffsets;
-  /** offsetof(struct sock, sk_uid), to ask an MPTCP subflow's connection (Linux 5.19). Absent: it is not asked. */
-  socketUid?: number;
+  sockets: SocketOffsets;
+  /** Whether an MPTCP subflow's connection is asked whose it is, which a program can from Linux 5.19 on. */
+  tellsSubflows: boolean;
   /** A hash map of wayKey() to wayValue(). */
   ways: number;
   bypass: number;
@@ -67,7 +69,8 @@ const KEY = -8;
 const BYTE = -16;
 const IS_SUBFLOW = -24;
 
-export function egressLockProgram({ netnsCookie, offsets, socketUid, ways, bypass, field }: EgressLockSpec): Buffer {
+export function egressLockProgram(spec: EgressLockSpec): Buffer {
+  const { netnsCookie, offsets, sockets, tellsSubflows, ways, bypass, field } = spec;
   const code = new Assembler();
   const lookUp = (kind: number, value: 'r7' | 'r8' | 'r9' | 0) =>
     code
@@ -81,10 +84,10 @@ export function egressLockProgram({ netnsCookie, offsets, socketUid, ways, bypas
   code.move('r6', 'r1').load('u32', 'r7', 'r6', SKB_IFINDEX).jumpIf('w7', '==', LOOPBACK, 'pass');
   code.load('u32', 'r8', 'r6', SKB_MARK).move('w1', 'w8').and('w1', bypass).jumpIf('w1', '!=', 0, 'pass');
   code.move('r1', 'r6').call('get_socket_uid').move('w9', 'w0').store('u32', 'r10', IS_SUBFLOW, 0);
-  if (socketUid !== undefined) {
+  if (tellsSubflows) {
     // A subflow that the kernel opens is nobody's until it has joined: its connection says whose it is.
     code.jumpIf('w9', '!=', 0, 'known').load('u64', 'r1', 'r6', SKB_SK).jumpIf('r1', '==', 0, 'known');
-    code.call('skc_to_mptcp_sock').jumpIf('r0', '==', 0, 'known').load('u32', 'r9', 'r0', socketUid);
+    code.call('skc_to_mptcp_sock').jumpIf('r0', '==', 0, 'known').load('u32', 'r9', 'r0', sockets.socketUid);
     code.store('u32', 'r10', IS_SUBFLOW, 1).label('known');
   }
 
@@ -109,7 +112,13 @@ export function egressLockProgram({ netnsCookie, offsets, socketUid, ways, bypas
   code.call('sk_fullsock').jumpIf('r0', '==', 0, 'pass').move('r8', 'r0');
   // Late, because few packets come as far as here.
   namespaceCookie(code, offsets);
-  code.constant('r1', netnsCookie).jumpIf('r0', '!=', 'r1', 'pass').jumpIf('w9', '!=', 0, 'drop');
+  code.constant('r1', netnsCookie).jumpIf('r0', '!=', 'r1', 'pass').jumpIf('w9', '==', 0, 'kernel');
+  // What a process has closed still has data to send, which nft cannot tell whose it is, and lets out without a mark. But not by a path
+  // that MPTCP has added.
+  code.move('r1', 'r8').call('skc_to_tcp_sock').jumpIf('r0', '==', 0, 'drop');
+  code.load('u64', 'r1', 'r0', sockets.socketOfProcess).jumpIf('r1', '!=', 0, 'drop');
+  if (tellsSubflows) code.move('r1', 'r8').call('skc_to_mptcp_sock').jumpIf('r0', '!=', 0, 'drop');
+  code.jump('pass').label('kernel');
   neighbours(code);
   code.label('drop').move('r0', 0).exit();
   return code.label('pass').move('r0', 1).exit().program();

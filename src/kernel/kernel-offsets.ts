@@ -6,7 +6,14 @@ import type { CgroupOffsets } from './bpf-app-marks.js';
 import type { NamespaceOffsets } from './bpf-receive-guard.js';
 import { Btf } from './btf.js';
 
-type KernelOffsets = CgroupOffsets & NamespaceOffsets & { socketUid: number };
+/** Of struct sock, with which struct tcp_sock and struct mptcp_sock begin. */
+export interface SocketOffsets {
+  socketUid: number;
+  /** A pointer to what a process has of it. */
+  socketOfProcess: number;
+}
+
+type KernelOffsets = CgroupOffsets & NamespaceOffsets & SocketOffsets;
 
 const PATH = '/sys/kernel/btf/vmlinux';
 
@@ -16,11 +23,6 @@ let offsets: KernelOffsets | undefined;
 export function kernelOffsets(): KernelOffsets {
   offsets ??= readOffsets(readBtf());
   return offsets;
-}
-
-/** offsetof(struct sock, sk_uid), with which struct mptcp_sock begins, too. Throws like kernelOffsets(). */
-export function socketUidOffset(): number {
-  return kernelOffsets().socketUid;
 }
 
 function readBtf(): Btf {
@@ -54,5 +56,6 @@ function readOffsets(btf: Btf): KernelOffsets {
     socketNamespace: offset('sock', '__sk_common') + offset('sock_common', 'skc_net'),
     namespaceCookie: offset('net', 'net_cookie'),
     socketUid: offset('sock', 'sk_uid'),
+    socketOfProcess: offset('sock', 'sk_socket'),
   };
 }

@@ -10,8 +10,9 @@ import { test } from 'node:test';
 import { raise, VICTIMS } from './lib/attackers/victim.js';
 import { type DepartedPacket, describePacket } from './lib/leak-check.js';
 import { tablesOfAnybody } from './lib/nobodys-tables.js';
-import { type PolicyLab, policyLab } from './lib/policy-lab.js';
+import { POLICY_ADDRESSES, type PolicyLab, policyLab } from './lib/policy-lab.js';
 import { ADDRESSES } from './lib/standard-lab.js';
+import { route } from './lib/vpn-app.js';
 import { eventually } from './lib/vpn-lab.js';
 import { startVpnd } from './lib/vpnd.js';
 
@@ -129,3 +130,55 @@ for (const { whose, lockdown, locked } of [
     await nothingLeft(lab);
   });
 }
+
+/** Sends and goes, with most of it still to be sent. Arguments: uid, address, port. */
+const LEAVER = `
+import os, socket, sys
+os.setresuid(*[int(sys.argv[1])] * 3)
+made = socket.socket(socket.AF_INET6 if ":" in sys.argv[2] else socket.AF_INET)
+made.connect((sys.argv[2], int(sys.argv[3])))
+made.setblocking(False)
+sent = 0
+try:
+    while sent < 1 << 24: sent += made.send(b"x" * 65536)
+except BlockingIOError: pass
+print("sent", sent, flush=True)
+`;
+
+/** Takes what comes when it is told that the sender has gone. Arguments: family, port. */
+const TAKER = `
+import socket, sys
+listener = socket.create_server(("", int(sys.argv[1])), family=socket.AF_INET6, dualstack_ipv6=True)
+print("ready", flush=True)
+made = listener.accept()[0]
+sys.stdin.readline()
+taken = 0
+while data := made.recv(65536): taken += len(data)
+print("taken", taken, flush=True)
+`;
+
+test('what a program leaves behind when it goes is delivered wherever its VPN lets it send', {
+  timeout: 180_000,
+}, async (t) => {
+  const lab = await policyLab(t);
+  if (!lab) return;
+  const excluded = [`${internet.ipv4}/32`, `${internet.ipv6}/128`].map((each) =>
+    route(each, { isExcludedRoute: true }),
+  );
+  await raise(lab, { owner: 2001, config: {} }, { routes: [route('0.0.0.0/0'), route('::/0'), ...excluded] });
+  let port = 4300;
+  for (const [host, addresses] of [
+    [lab.lanHost, [POLICY_ADDRESSES.lanHost.ipv4, POLICY_ADDRESSES.lanHost.ipv6]],
+    [lab.server, [internet.ipv4, internet.ipv6]],
+  ] as const) {
+    for (const address of addresses) {
+      port++;
+      const taker = host.spawn('python3', ['-SE', '-c', TAKER, String(port)]);
+      await taker.waitFor(/^ready$/m);
+      const { stdout } = await lab.app.run('python3', ['-SE', '-c', LEAVER, '2001', address, String(port)]);
+      taker.write('go\n');
+      const [, taken] = await taker.waitFor(/^taken (\d+)$/m, 60_000);
+      assert.equal(`sent ${taken}\n`, stdout, address);
+    }
+  }
+});

@@ -258,7 +258,8 @@ for (const locked of [[2001], [0]]) {
     if (!lab) return;
     const asker = await startAsker(lab.app, 2001);
     await lab.vpnd.kill9();
-    const { stdout: table } = await lab.app.run('nft', ['list', 'ruleset']);
+    // nft before 1.1.1 has no word for what keeps a table whose owner is gone, and does not read its own line without it.
+    const table = (await lab.app.run('nft', ['list', 'ruleset'])).stdout.replaceAll(/^\tflags $/gm, '');
     await lab.app.run('nft', ['flush ruleset']);
     const near = questions(lab, 2001).filter(({ target }) => !STUB.includes(target));
     // For IPv4, a socket bound to a link takes the whole world for its neighbour when the rules have refused it.
