@@ -192,7 +192,7 @@ const LINK_FRAMES: Kind = {
     "frames of root's packet sockets that are no IP, as of 802.1X, LLDP and PPPoE: without them a link may not come up",
 };
 
-/** What the far ends of connections lose who have nothing to do with it. Nothing leaves by it. */
+/** Nothing leaves by it: it says what users lose whom no VPN covers. */
 const NO_MULTIPATH: Kind = {
   kind: 'multipath',
   socket: 'multipath',

@@ -1,7 +1,7 @@
 /**
  * Lockdown as kernel state: users who, without a VPN, reach nothing but loopback, the local network as the policy allows, what keeps the
- * links alive, and protected sockets; and no resolver. Rules and a table of its own, which stand with and without VPNs and outlive vpnd. Root
- * stands for everyone, as its VPN does. Pure.
+ * links alive, and protected sockets; and no resolver. Rules and tables of its own, which stand with and without VPNs and outlive
+ * vpnd. Root stands for everyone, as its VPN does. Pure.
  */
 import { FAMILIES, type Family } from '../model/vpn-types.js';
 import { lanRules, type Surroundings } from './firewall.js';
@@ -81,8 +81,8 @@ export function lockdownEmptied(chains: readonly string[]): string[] {
 }
 
 /**
- * What is in the tables, in one transaction with what makes them empty. `released`: users whose VPN is up, which has a lock of its own; with root's VPN
- * up, root is one.
+ * What is in the tables, in one transaction with what makes them empty. `owners`: users whose VPN is up, which has a lock of its own;
+ * with root's VPN up, root is one.
  */
 export function lockdownTable(
   users: ReadonlySet<number>,
