@@ -6,8 +6,9 @@
  */
 import assert from 'node:assert/strict';
 import { dirname } from 'node:path';
-import { test } from 'node:test';
+import { type TestContext, test } from 'node:test';
 import { raise, VICTIMS } from './lib/attackers/victim.js';
+import { whyNoCgroup } from './lib/cgroup.js';
 import { type DepartedPacket, describePacket } from './lib/leak-check.js';
 import { tablesOfAnybody } from './lib/nobodys-tables.js';
 import { POLICY_ADDRESSES, type PolicyLab, policyLab } from './lib/policy-lab.js';
@@ -42,6 +43,12 @@ while time.monotonic() < end and not select.select([sys.stdin], [], [], 0)[0]:
                 pass
 print("sent", sent, flush=True)
 `;
+
+/** Undefined, and the test skipped, where no program can be attached. */
+async function bpfLab(t: TestContext): Promise<PolicyLab | undefined> {
+  const reason = whyNoCgroup();
+  return reason === undefined ? policyLab(t) : void t.skip(reason);
+}
 
 interface Flood {
   end(): Promise<void>;
@@ -94,7 +101,7 @@ for (const { whose, covered, ...victim } of VICTIMS) {
   test(`${whose}: nothing that is bound to a link leaves while nft's tables are gone`, {
     timeout: 180_000,
   }, async (t) => {
-    const lab = await policyLab(t);
+    const lab = await bpfLab(t);
     if (!lab) return;
     await tablesOfAnybody(lab.app);
     await raise(lab, victim);
@@ -110,7 +117,7 @@ for (const { whose, lockdown, locked } of [
   { whose: "root's", lockdown: [0], locked: [0, 2002] },
 ]) {
   test(`${whose} lockdown: nothing leaves while nft's tables are gone`, { timeout: 180_000 }, async (t) => {
-    const lab = await policyLab(t);
+    const lab = await bpfLab(t);
     if (!lab) return;
     const policy = { callers: [], lockdown };
     lab.vpnd.reload(policy);
@@ -160,7 +167,7 @@ print("taken", taken, flush=True)
 test('what a program leaves behind when it goes is delivered wherever its VPN lets it send', {
   timeout: 180_000,
 }, async (t) => {
-  const lab = await policyLab(t);
+  const lab = await bpfLab(t);
   if (!lab) return;
   const excluded = [`${internet.ipv4}/32`, `${internet.ipv6}/128`].map((each) =>
     route(each, { isExcludedRoute: true }),

@@ -9,6 +9,7 @@ import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { cgroup2Root } from '../../src/kernel/cgroup.js';
 import { raise, VICTIMS } from './lib/attackers/victim.js';
+import { whyNoCgroup } from './lib/cgroup.js';
 import { connect, type Exit } from './lib/exits.js';
 import type { LabHost } from './lib/host.js';
 import { describePacket, type LeakException } from './lib/leak-check.js';
@@ -45,7 +46,7 @@ const ANSWERS = new Set([0x12, 0x04, 0x14]);
 
 /** MPTCP everywhere, and a second address at eth0. Undefined, and the test skipped, where that cannot be. */
 async function mptcpLab(t: TestContext, options: VpnLabOptions = {}): Promise<PolicyLab | undefined> {
-  const reason = whyNoMptcp();
+  const reason = whyNoMptcp() ?? whyNoCgroup();
   if (reason !== undefined) return void t.skip(reason);
   const lab = await policyLab(t, options);
   if (!lab) return undefined;
