@@ -10,7 +10,7 @@ import { type TestContext, test } from 'node:test';
 import { raise, VICTIMS } from './lib/attackers/victim.js';
 import { whyNoCgroup } from './lib/cgroup.js';
 import { type DepartedPacket, describePacket } from './lib/leak-check.js';
-import { tablesOfAnybody } from './lib/nobodys-tables.js';
+import { keepsTables, tablesOfAnybody } from './lib/nobodys-tables.js';
 import { POLICY_ADDRESSES, type PolicyLab, policyLab } from './lib/policy-lab.js';
 import { ADDRESSES } from './lib/standard-lab.js';
 import { route } from './lib/vpn-app.js';
@@ -130,8 +130,18 @@ for (const { whose, lockdown, locked } of [
     await lab.vpnd.kill9();
     await flush(lab);
     // A successor takes over, and dies too.
-    const successor = await startVpnd(lab.app, { directory: dirname(lab.vpnd.socket), policy });
+    const again = () => startVpnd(lab.app, { directory: dirname(lab.vpnd.socket), policy });
+    const successor = await again();
+    if (keepsTables()) {
+      await assert.rejects(lab.app.run('nft', ['delete table inet vpnd_lockdown']), /Operation not permitted/);
+    }
     await successor.kill9();
+    await flush(lab);
+    // One that ends in order leaves what every nft can read.
+    await (await again()).stop();
+    const { stdout: left } = await lab.app.run('nft', ['list', 'ruleset']);
+    assert.match(left, /^table inet vpnd_lockdown/m);
+    await lab.app.run('nft', ['--check', '-f', '-'], { input: left });
     await flush(lab);
     await end();
     await nothingLeft(lab);
