@@ -92,6 +92,13 @@ async function flush(lab: PolicyLab): Promise<void> {
   for (let count = 0; count < 20; count++) await lab.app.run('nft', ['list', 'tables']);
 }
 
+async function lockdownStands({ app }: PolicyLab): Promise<void> {
+  await eventually('lockdown', async () => {
+    const { stdout } = await app.run('nft', ['list', 'table', 'inet', 'vpnd_lockdown'], { check: false });
+    return stdout.includes('chain lockdown') || undefined;
+  });
+}
+
 async function nothingLeft(lab: PolicyLab): Promise<void> {
   const left = (await lab.departed()).filter(({ destinationPort }: DepartedPacket) => destinationPort === 4242);
   assert.deepEqual([left.length, ...new Set(left.map(describePacket))].slice(0, 4), [0]);
@@ -121,10 +128,7 @@ for (const { whose, lockdown, locked } of [
     if (!lab) return;
     const policy = { callers: [], lockdown };
     lab.vpnd.reload(policy);
-    await eventually('lockdown', async () => {
-      const { stdout } = await lab.app.run('nft', ['list', 'table', 'inet', 'vpnd_lockdown'], { check: false });
-      return stdout.includes('chain lockdown') || undefined;
-    });
+    await lockdownStands(lab);
     const { end } = await flood(lab, locked);
     // While vpnd lives they are its own on a new kernel.
     await lab.vpnd.kill9();
@@ -132,13 +136,16 @@ for (const { whose, lockdown, locked } of [
     // A successor takes over, and dies too.
     const again = () => startVpnd(lab.app, { directory: dirname(lab.vpnd.socket), policy });
     const successor = await again();
+    await lockdownStands(lab);
     if (keepsTables()) {
       await assert.rejects(lab.app.run('nft', ['delete table inet vpnd_lockdown']), /Operation not permitted/);
     }
     await successor.kill9();
     await flush(lab);
     // One that ends in order leaves what every nft can read.
-    await (await again()).stop();
+    const last = await again();
+    await lockdownStands(lab);
+    await last.stop();
     const { stdout: left } = await lab.app.run('nft', ['list', 'ruleset']);
     assert.match(left, /^table inet vpnd_lockdown/m);
     await lab.app.run('nft', ['--check', '-f', '-'], { input: left });
