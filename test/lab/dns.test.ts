@@ -159,7 +159,8 @@ test('what a closed TCP socket still sends goes the way of its connection', { ti
     await connect(owner, exit, vpnConfig(exit.vnic, { ...dnsOf(exit), ...more }));
     const departures = await captureDepartures(lab.app);
     const arrivals = await exit.host.capture('tun1', ['tcp', 'dst', 'port', '53']);
-    const questions = RESOLVERS.map((address) => ({ address, transport: 'dns-tcp' as const, timeoutMs: 50 }));
+    // Long enough to connect on a busy machine, and closed before the third time.
+    const questions = RESOLVERS.map((address) => ({ address, transport: 'dns-tcp' as const, timeoutMs: 400 }));
     assert.deepEqual(
       await user.call('ask', ...questions),
       RESOLVERS.map(() => 'silence'),
