@@ -188,9 +188,9 @@ function load(name: string, netnsCookie: bigint, ways: HashMap): Loaded {
   const offsets = kernelOffsets();
   const spec = { netnsCookie, sockets: offsets, ways: ways.fd, bypass: BYPASS_MARK, field: SELECTION_FIELD };
   // From the newest kernels to the oldest: the cookie is told from 6.15 on, a subflow's connection from 5.19 on.
+  const asking = [{ tellsSubflows: true }, { tellsSubflows: true, offsets }];
   const variants: Pick<EgressLockSpec, 'tellsSubflows' | 'offsets'>[] = [
-    { tellsSubflows: true },
-    { tellsSubflows: true, offsets },
+    ...(offsets.firstSubflow === undefined ? [] : asking),
     { tellsSubflows: false, offsets },
   ];
   for (const variant of variants) {

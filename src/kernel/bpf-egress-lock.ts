@@ -113,11 +113,14 @@ export function egressLockProgram(spec: EgressLockSpec): Buffer {
   // Late, because few packets come as far as here.
   namespaceCookie(code, offsets);
   code.constant('r1', netnsCookie).jumpIf('r0', '!=', 'r1', 'pass').jumpIf('w9', '==', 0, 'kernel');
-  // What a process has closed still has data to send, which nft cannot tell whose it is, and lets out without a mark. But not by a path
-  // that MPTCP has added.
+  // What a process has closed still has data to send, which nft cannot tell whose it is, and lets out without a mark. But of MPTCP only
+  // the first path.
   code.move('r1', 'r8').call('skc_to_tcp_sock').jumpIf('r0', '==', 0, 'drop');
   code.load('u64', 'r1', 'r0', sockets.socketOfProcess).jumpIf('r1', '!=', 0, 'drop');
-  if (tellsSubflows) code.move('r1', 'r8').call('skc_to_mptcp_sock').jumpIf('r0', '!=', 0, 'drop');
+  if (tellsSubflows) {
+    code.move('r1', 'r8').call('skc_to_mptcp_sock').jumpIf('r0', '==', 0, 'pass');
+    code.load('u64', 'r1', 'r0', sockets.firstSubflow ?? 0).jumpIf('r1', '!=', 'r8', 'drop');
+  }
   code.jump('pass').label('kernel');
   neighbours(code);
   code.label('drop').move('r0', 0).exit();

@@ -11,6 +11,8 @@ export interface SocketOffsets {
   socketUid: number;
   /** A pointer to what a process has of it. */
   socketOfProcess: number;
+  /** Of struct mptcp_sock: a pointer to the connection's first path. Absent in a kernel without MPTCP. */
+  firstSubflow?: number;
 }
 
 type KernelOffsets = CgroupOffsets & NamespaceOffsets & SocketOffsets;
@@ -46,7 +48,9 @@ function readOffsets(btf: Btf): KernelOffsets {
     }
     throw new KernelError('read', PATH, 'ENOENT', { message: `struct ${struct} has no ${names.join(' or ')}` });
   };
+  const firstSubflow = btf.offsetOf('mptcp_sock', 'first');
   return {
+    ...(firstSubflow !== undefined && { firstSubflow }),
     taskCgroups: offset('task_struct', 'cgroups'),
     cssSetDefaultCgroup: offset('css_set', 'dfl_cgrp'),
     cgroupNode: offset('cgroup', 'kn'),

@@ -10,6 +10,7 @@ import { type TestContext, test } from 'node:test';
 import { raise, VICTIMS } from './lib/attackers/victim.js';
 import { whyNoCgroup } from './lib/cgroup.js';
 import { type DepartedPacket, describePacket } from './lib/leak-check.js';
+import { whyNoMptcp } from './lib/mptcp.js';
 import { keepsTables, tablesOfAnybody } from './lib/nobodys-tables.js';
 import { POLICY_ADDRESSES, type PolicyLab, policyLab } from './lib/policy-lab.js';
 import { ADDRESSES } from './lib/standard-lab.js';
@@ -19,6 +20,7 @@ import { startVpnd } from './lib/vpnd.js';
 
 const { internet } = ADDRESSES;
 const ROUNDS = 5;
+const [IPPROTO_TCP, IPPROTO_MPTCP] = [6, 262];
 
 /** Datagrams from sockets bound to eth0, as fast as they go, until its input ends; a minute at the most. */
 const FLOOD = `
@@ -155,11 +157,11 @@ for (const { whose, lockdown, locked } of [
   });
 }
 
-/** Sends and goes, with most of it still to be sent. Arguments: uid, address, port. */
+/** Sends and goes, with most of it still to be sent. Arguments: uid, address, port, protocol. */
 const LEAVER = `
 import os, socket, sys
 os.setresuid(*[int(sys.argv[1])] * 3)
-made = socket.socket(socket.AF_INET6 if ":" in sys.argv[2] else socket.AF_INET)
+made = socket.socket(socket.AF_INET6 if ":" in sys.argv[2] else socket.AF_INET, socket.SOCK_STREAM, int(sys.argv[4]))
 made.connect((sys.argv[2], int(sys.argv[3])))
 made.setblocking(False)
 sent = 0
@@ -169,10 +171,12 @@ except BlockingIOError: pass
 print("sent", sent, flush=True)
 `;
 
-/** Takes what comes when it is told that the sender has gone. Arguments: family, port. */
+/** Takes what comes when it is told that the sender has gone. Arguments: port, protocol. */
 const TAKER = `
 import socket, sys
-listener = socket.create_server(("", int(sys.argv[1])), family=socket.AF_INET6, dualstack_ipv6=True)
+listener = socket.socket(socket.AF_INET6, socket.SOCK_STREAM, int(sys.argv[2]))
+listener.bind(("::", int(sys.argv[1])))
+listener.listen()
 print("ready", flush=True)
 made = listener.accept()[0]
 sys.stdin.readline()
@@ -190,19 +194,22 @@ test('what a program leaves behind when it goes is delivered wherever its VPN le
     route(each, { isExcludedRoute: true }),
   );
   await raise(lab, { owner: 2001, config: {} }, { routes: [route('0.0.0.0/0'), route('::/0'), ...excluded] });
+  const protocols = whyNoMptcp() === undefined ? [IPPROTO_TCP, IPPROTO_MPTCP] : [IPPROTO_TCP];
   let port = 4300;
   for (const [host, addresses] of [
     [lab.lanHost, [POLICY_ADDRESSES.lanHost.ipv4, POLICY_ADDRESSES.lanHost.ipv6]],
     [lab.server, [internet.ipv4, internet.ipv6]],
   ] as const) {
-    for (const address of addresses) {
-      port++;
-      const taker = host.spawn('python3', ['-SE', '-c', TAKER, String(port)]);
+    for (const [address, protocol] of addresses.flatMap((each) =>
+      protocols.map((protocol) => [each, protocol] as const),
+    )) {
+      const words = [String(++port), String(protocol)];
+      const taker = host.spawn('python3', ['-SE', '-c', TAKER, ...words]);
       await taker.waitFor(/^ready$/m);
-      const { stdout } = await lab.app.run('python3', ['-SE', '-c', LEAVER, '2001', address, String(port)]);
+      const { stdout } = await lab.app.run('python3', ['-SE', '-c', LEAVER, '2001', address, ...words]);
       taker.write('go\n');
       const [, taken] = await taker.waitFor(/^taken (\d+)$/m, 60_000);
-      assert.equal(`sent ${taken}\n`, stdout, address);
+      assert.equal(`sent ${taken}\n`, stdout, `${address}, protocol ${protocol}`);
     }
   }
 });
