@@ -190,7 +190,7 @@ function load(name: string, netnsCookie: bigint, ways: HashMap): Loaded {
   // From the newest kernels to the oldest: the cookie is told from 6.15 on, a subflow's connection from 5.19 on.
   const asking = [{ tellsSubflows: true }, { tellsSubflows: true, offsets }];
   const variants: Pick<EgressLockSpec, 'tellsSubflows' | 'offsets'>[] = [
-    ...(offsets.firstSubflow === undefined ? [] : asking),
+    ...(offsets.subflow === undefined ? [] : asking),
     { tellsSubflows: false, offsets },
   ];
   for (const variant of variants) {

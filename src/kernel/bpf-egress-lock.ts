@@ -113,13 +113,19 @@ export function egressLockProgram(spec: EgressLockSpec): Buffer {
   // Late, because few packets come as far as here.
   namespaceCookie(code, offsets);
   code.constant('r1', netnsCookie).jumpIf('r0', '!=', 'r1', 'pass').jumpIf('w9', '==', 0, 'kernel');
-  // What a process has closed still has data to send, which nft cannot tell whose it is, and lets out without a mark. But of MPTCP only
-  // the first path.
-  code.move('r1', 'r8').call('skc_to_tcp_sock').jumpIf('r0', '==', 0, 'drop');
-  code.load('u64', 'r1', 'r0', sockets.socketOfProcess).jumpIf('r1', '!=', 0, 'drop');
-  if (tellsSubflows) {
+  // What a process has closed still has data to send, which nft cannot tell whose it is, and lets out without a mark. But not by a path
+  // that MPTCP has added.
+  code.move('r1', 'r8').call('skc_to_tcp_sock').jumpIf('r0', '==', 0, 'drop').move('r7', 'r0');
+  code.load('u64', 'r1', 'r7', sockets.socketOfProcess).jumpIf('r1', '!=', 0, 'drop');
+  if (tellsSubflows && sockets.subflow !== undefined) {
+    const { context, isJoin } = sockets.subflow;
     code.move('r1', 'r8').call('skc_to_mptcp_sock').jumpIf('r0', '==', 0, 'pass');
-    code.load('u64', 'r1', 'r0', sockets.firstSubflow ?? 0).jumpIf('r1', '!=', 'r8', 'drop');
+    code.load('u64', 'r3', 'r7', context).add('r3', isJoin >>> 3);
+    code.move('r1', 'r10').add('r1', BYTE).move('r2', 1).call('probe_read_kernel').jumpIf('r0', '!=', 0, 'drop');
+    code
+      .load('u8', 'r1', 'r10', BYTE)
+      .and('w1', 1 << (isJoin & 7))
+      .jumpIf('w1', '!=', 0, 'drop');
   }
   code.jump('pass').label('kernel');
   neighbours(code);

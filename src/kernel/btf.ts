@@ -60,12 +60,18 @@ export class Btf {
 
   /** offsetof(struct, member) in bytes, also through unnamed structs and unions inside; undefined when there is none. */
   offsetOf(struct: string, member: string): number | undefined {
+    const bits = this.bitOf(struct, member);
+    return bits === undefined || bits % 8 !== 0 ? undefined : bits / 8;
+  }
+
+  /** The same in bits, of a bit field too. */
+  bitOf(struct: string, member: string): number | undefined {
     const [structName, memberName] = [Buffer.from(`${struct}\0`), Buffer.from(`${member}\0`)];
     for (let id = 1; id < this.#types.length; id++) {
       const at = this.#types[id] as number;
       if (this.#kind(at) !== KIND_STRUCT || !this.#hasText(this.#bytes.readUInt32LE(at), structName)) continue;
       const bits = this.#find(id, memberName, 0);
-      if (bits !== undefined && bits % 8 === 0) return bits / 8;
+      if (bits !== undefined) return bits;
     }
     return undefined;
   }

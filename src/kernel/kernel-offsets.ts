@@ -11,8 +11,13 @@ export interface SocketOffsets {
   socketUid: number;
   /** A pointer to what a process has of it. */
   socketOfProcess: number;
-  /** Of struct mptcp_sock: a pointer to the connection's first path. Absent in a kernel without MPTCP. */
-  firstSubflow?: number;
+  /** Of a path of MPTCP. Absent in a kernel without. */
+  subflow?: {
+    /** In struct tcp_sock: the address of its struct mptcp_subflow_context. */
+    context: number;
+    /** In that: the place, in bits, of whether the path joined a connection. */
+    isJoin: number;
+  };
 }
 
 type KernelOffsets = CgroupOffsets & NamespaceOffsets & SocketOffsets;
@@ -48,9 +53,9 @@ function readOffsets(btf: Btf): KernelOffsets {
     }
     throw new KernelError('read', PATH, 'ENOENT', { message: `struct ${struct} has no ${names.join(' or ')}` });
   };
-  const firstSubflow = btf.offsetOf('mptcp_sock', 'first');
+  const isJoin = btf.bitOf('mptcp_subflow_context', 'mp_join');
   return {
-    ...(firstSubflow !== undefined && { firstSubflow }),
+    ...(isJoin !== undefined && { subflow: { context: offset('inet_connection_sock', 'icsk_ulp_data'), isJoin } }),
     taskCgroups: offset('task_struct', 'cgroups'),
     cssSetDefaultCgroup: offset('css_set', 'dfl_cgrp'),
     cgroupNode: offset('cgroup', 'kn'),

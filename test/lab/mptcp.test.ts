@@ -177,6 +177,8 @@ for (const victim of VICTIMS) {
     const before = await timeouts(app);
     for (const client of clients) assert.match(await client.ask('fill'), /^filled [1-9]/);
     await retried(app, 6, before);
+    for (const client of clients) assert.equal(await client.ask('close'), 'closed');
+    await retried(app, 9, before);
     // A listener answers whoever comes; nothing of the connection follows.
     const left = (await lab.departed()).filter((packet) => isMptcp(packet) && !ANSWERS.has(packet.tcpFlags ?? 0));
     assert.deepEqual(left.map(describePacket), []);
