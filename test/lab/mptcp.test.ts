@@ -92,6 +92,25 @@ async function connectionWithPath(lab: PolicyLab, uid: number, address: string):
   return client;
 }
 
+/** A connection to which the far end has tried to add a path. It does not take every offer. */
+async function connectionThatIsJoined(
+  lab: PolicyLab,
+  far: LabHost,
+  uid: number,
+  address: string,
+): Promise<MptcpClient> {
+  const before = await pathsTried(far);
+  for (let attempt = 1; ; attempt++) {
+    const client = await connection(lab, uid, address);
+    const isTried = await pathTried(far, before, 4000).catch((error: unknown) => {
+      if (attempt === 8) throw error;
+      return false;
+    });
+    if (isTried) return client;
+    await client.ask('close');
+  }
+}
+
 /** The far end has taken further paths. */
 async function joined(host: LabHost, count: number): Promise<void> {
   const taken = async () => (await counter(host, 'MPTcpExt', 'MPJoinAckRx')) >= count || undefined;
@@ -167,11 +186,7 @@ for (const victim of VICTIMS) {
     await app.sysctl('net.mptcp.add_addr_timeout=1');
     const [uid = 0] = covered;
     const clients: MptcpClient[] = [];
-    for (const family of FAMILIES) {
-      const before = await pathsTried(exit.host);
-      clients.push(await connection(lab, uid, internet[family]));
-      await pathTried(exit.host, before);
-    }
+    for (const family of FAMILIES) clients.push(await connectionThatIsJoined(lab, exit.host, uid, internet[family]));
     if (owner !== 0) await joined(app, 1);
     await stall(exit);
     const before = await timeouts(app);

@@ -79,8 +79,8 @@ export async function counter(host: LabHost, group: 'MPTcpExt' | 'TcpExt', name:
 }
 
 /** The kernel has opened a further path, whatever became of it. */
-export function pathTried(host: LabHost, since: number): Promise<true> {
-  return eventually('a further path', async () => (await pathsTried(host)) > since || undefined);
+export function pathTried(host: LabHost, since: number, timeoutMs?: number): Promise<true> {
+  return eventually('a further path', async () => (await pathsTried(host)) > since || undefined, timeoutMs);
 }
 
 export async function pathsTried(host: LabHost): Promise<number> {
