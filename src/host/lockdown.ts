@@ -31,6 +31,8 @@ export class Lockdown {
   #users: ReadonlySet<number> = new Set();
   /** Whether nobody else can change the tables. */
   #isOwn = false;
+  /** What is in tables of our own. */
+  #chains: readonly string[] = [];
   #surroundings: Pick<Surroundings, 'lan' | 'frames'> = { lan: [], frames: [] };
 
   constructor(netlink: NetlinkSocket, nftables: () => Nftables, lastUid: number, second: SecondLock) {
@@ -86,17 +88,30 @@ export class Lockdown {
   /** Puts back what somebody took away. */
   async restore(): Promise<void> {
     if (!this.isInForce) return;
+    // It is looked at anew what there is.
+    this.#isOwn = false;
     await this.#renew();
     await this.#syncRules(this.#users);
   }
 
   async #renew(): Promise<void> {
     // Without the library there can be no table of ours.
-    if (!this.isInForce) return nftablesAvailable() ? this.#remove(LOCKDOWN_TABLE) : undefined;
+    if (!this.isInForce) return nftablesAvailable() ? this.#removeAll() : undefined;
     const nftables = this.#nftables();
-    this.#isOwn = nftables.makeOwnedTables(LOCKDOWN_TABLE, FAMILIES);
-    const before = this.#isOwn ? lockdownEmptied(nftables.chainsOf(LOCKDOWN_TABLE)) : lockdownTables();
-    await this.#run([...before, ...this.#content()]);
+    if (!this.#isOwn) {
+      this.#isOwn = nftables.makeOwnedTables(LOCKDOWN_TABLE, FAMILIES);
+      // Of a predecessor; later it is known what is in them, and nobody else's chains have to be looked through.
+      this.#chains = this.#isOwn ? nftables.chainsOf(LOCKDOWN_TABLE) : [];
+    }
+    const content = this.#content();
+    await this.#run([...(this.#isOwn ? lockdownEmptied(this.#chains) : lockdownTables()), ...content]);
+    this.#chains = chainsIn(content);
+  }
+
+  async #removeAll(): Promise<void> {
+    await this.#remove(LOCKDOWN_TABLE);
+    await this.#remove(HANDOVER_TABLE);
+    this.#isOwn = false;
   }
 
   /**
@@ -160,4 +175,9 @@ export class Lockdown {
     unwanted.sort((a, b) => (a.priority === PRIORITY.lockedUser ? -1 : b.priority === PRIORITY.lockedUser ? 1 : 0));
     await this.#netlink.batch(unwanted.map((rule) => rule.remove));
   }
+}
+
+/** The chains that the commands make, as commands name them. */
+function chainsIn(commands: readonly string[]): string[] {
+  return commands.flatMap((command) => /^add chain (\S+ \S+ \S+)/.exec(command)?.[1] ?? []);
 }

@@ -71,9 +71,14 @@ export class Nftables {
     this.#library = loaded;
     const before = new Set(netlinkSockets());
     this.#context = loaded.newContext(0);
-    this.#socket = netlinkSockets().find((fd) => !before.has(fd)) ?? -1;
-    // Whoever holds it owns the tables: no process that is started from here.
-    checked(libc.fcntl(this.#socket, F_SETFD, FD_CLOEXEC), 'fcntl', "libnftables' socket");
+    try {
+      this.#socket = netlinkSockets().find((fd) => !before.has(fd)) ?? -1;
+      // Whoever holds it owns the tables: no process that is started from here.
+      checked(libc.fcntl(this.#socket, F_SETFD, FD_CLOEXEC), 'fcntl', "libnftables' socket");
+    } catch (error) {
+      loaded.freeContext(this.#context);
+      throw error;
+    }
     loaded.bufferOutput(this.#context);
     loaded.bufferError(this.#context);
   }
