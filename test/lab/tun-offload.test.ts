@@ -246,6 +246,11 @@ test('headers that are wrong harm nobody: refused, or the packet is delivered as
     assert.match(await write(vnetHeader(right), largest, Buffer.alloc(more)), /^(ok|EINVAL)$/);
   }
 
+  // Asked before the random headers, which may cut a packet of his own anywhere.
+  assert.deepEqual(
+    (await heardBy(mine)).filter((word) => word !== 'segment'),
+    [],
+  );
   const places = [own, app, LOOPBACK, LAN, server, other];
   const packets = listeners.flatMap(({ family, port }) =>
     places.flatMap((place) => {
@@ -272,10 +277,6 @@ test('headers that are wrong harm nobody: refused, or the packet is delivered as
     );
     return (await heardBy(mine)).includes('last') || undefined;
   });
-  assert.deepEqual(
-    (await heardBy(mine)).filter((word) => word !== 'last' && word !== 'segment'),
-    [],
-  );
   for (const listener of listeners.filter(({ uid }) => uid !== OWNER)) assert.deepEqual(await heardBy(listener), []);
   assert.deepEqual(await departures.stop(), []);
   assert.deepEqual(await entered.stop(), []);

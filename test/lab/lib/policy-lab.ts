@@ -66,7 +66,7 @@ export interface PolicyLab extends VpnLab {
   exceptions(): Promise<LeakException[]>;
   /** One line for each packet that left, is not explained by the exceptions, and left after `since` (default: the beginning). */
   leaks(facts?: Facts, exceptions?: readonly LeakException[], since?: Moment): Promise<string[]>;
-  /** Now: what has left so far is not looked at again. */
+  /** Now, when closed connections have said their last: what has left so far is not looked at again. */
   moment(): Promise<Moment>;
 }
 
@@ -139,10 +139,22 @@ export async function policyLab(t: TestContext, options: VpnLabOptions = {}): Pr
       return unexplained(byLink.flat(), known ?? (await exceptions()), facts).map(describePacket);
     },
     moment: async () => {
+      await connectionsHaveEnded(app);
       const counts = PHYSICAL_LINKS.map(async (link, index) => [link, (await departedBy(link, index)).length] as const);
       return new Map(await Promise.all(counts));
     },
   };
+}
+
+const ENDING = ['fin-wait-1', 'fin-wait-2', 'closing', 'last-ack'].flatMap((state) => ['state', state]);
+const PATIENCE_MS = 3000;
+
+/** A connection that a test has closed acknowledges the far end's last word, which may come late. One that is blocked is not waited for long. */
+async function connectionsHaveEnded(host: LabHost): Promise<void> {
+  const end = Date.now() + PATIENCE_MS;
+  while ((await host.run('ss', ['-Htan', ...ENDING])).stdout !== '' && Date.now() < end) {
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
 }
 
 type Hosts = StandardLab & Pick<PolicyLab, 'lanHost' | 'attacker' | 'cafe'>;
