@@ -44,7 +44,7 @@ export async function startVpnd(host: LabHost, options: VpndOptions = {}): Promi
   const process = host.spawnNode('dist/src/service/vpnd.js', [...paths, ...(options.args ?? [])], {
     ...(options.env === undefined ? {} : { env: options.env }),
   });
-  await waitForSocket(socket, process);
+  await waitUntilServing(socket, process);
   return {
     socket,
     policyFile,
@@ -68,23 +68,25 @@ async function makeDirectory(host: LabHost): Promise<string> {
   return directory;
 }
 
-async function waitForSocket(path: string, process: LabProcess): Promise<void> {
-  const deadline = Date.now() + 20_000;
-  while (!(await accepts(path))) {
+/** It listens before it has swept what a predecessor left, and answers behind that. */
+async function waitUntilServing(path: string, process: LabProcess): Promise<void> {
+  const deadline = Date.now() + 40_000;
+  while (!(await answers(path))) {
     if (!process.running) throw new Error(`vpnd ended at start:\n${process.stdout}${process.stderr}`);
-    if (Date.now() > deadline) throw new Error(`vpnd does not accept on ${path}:\n${process.stdout}${process.stderr}`);
+    if (Date.now() > deadline) throw new Error(`vpnd does not answer on ${path}:\n${process.stdout}${process.stderr}`);
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
 }
 
-function accepts(path: string): Promise<boolean> {
+function answers(path: string): Promise<boolean> {
   return new Promise((resolve) => {
-    const probe = connect(path);
-    const settle = (accepted: boolean) => {
+    const probe = connect(path, () => probe.write('{"jsonrpc":"2.0","id":1,"method":"status"}\n'));
+    const settle = (answered: boolean) => {
       probe.destroy();
-      resolve(accepted);
+      resolve(answered);
     };
-    probe.on('connect', () => settle(true));
+    probe.on('data', () => settle(true));
+    probe.on('end', () => settle(false));
     probe.on('error', () => settle(false));
   });
 }
