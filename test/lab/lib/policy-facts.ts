@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import type { VpnConfig } from '../../../src/model/vpn-types.js';
 import { connect } from './exits.js';
-import type { DepartedPacket } from './leak-check.js';
+import { type DepartedPacket, discoveryTarget } from './leak-check.js';
 import { type Moment, PHYSICAL_LINKS, type PolicyLab } from './policy-lab.js';
 import { ADDRESSES } from './standard-lab.js';
 import { type VpnApp, vpnConfig } from './vpn-app.js';
@@ -10,9 +10,15 @@ import { exitOf } from './vpn-lab.js';
 
 export const FAMILIES = ['ipv4', 'ipv6'] as const;
 
-/** ARP about the local networks is the kernel's, and no user's. What asks for a far address would be covered traffic on a wrong way. */
-export function isLinkUpkeep({ protocol, destination }: DepartedPacket): boolean {
-  return protocol === 'arp' && /^192\.168\.[56]0\./.test(destination);
+/**
+ * ARP and neighbour discovery about the local networks are the kernel's, and no user's. What asks for a far address would be covered
+ * traffic on a wrong way.
+ */
+export function isLinkUpkeep(packet: DepartedPacket): boolean {
+  const target = discoveryTarget(packet) ?? '';
+  return packet.protocol === 'arp'
+    ? /^192\.168\.[56]0\./.test(target)
+    : packet.hopLimit === 255 && /^(fe80|fd[56]0):/.test(target);
 }
 
 /** What had left when the clock (Date.now()) showed this; captures have the same clock. */
