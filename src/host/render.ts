@@ -1,5 +1,6 @@
 /** A plan as the `ip` and `nft` commands an administrator would type: for golden tests, for the demo, for docs. */
 import { IPV6 } from '../model/vpn-types.js';
+import { ipv4Settings } from './link-settings.js';
 import { LINK_GROUP } from './numbers.js';
 import type { Operation } from './operation.js';
 import type { Plan } from './plan.js';
@@ -62,7 +63,7 @@ export function renderPlan(plan: Plan): string {
     `sysctl net.ipv6.conf.${link.name}.disable_ipv6=${link.ipv6 ? 0 : 1}`,
     `sysctl net.ipv6.conf.${link.name}.accept_ra=0`,
     `ip link set ${link.name} mtu ${link.mtu} group ${LINK_GROUP} multicast off addrgenmode none`,
-    ...(link.routeLocalnet ? [`sysctl net.ipv4.conf.${link.name}.route_localnet=1`] : []),
+    ...ipv4Settings(link.routeLocalnet).map(([key, value]) => `sysctl net.ipv4.conf.${link.name}.${key}=${value}`),
     ...plan.addresses.map(withFamily),
     `ip link set ${link.name} up`,
     ...plan.routes.map(withFamily),
