@@ -1,10 +1,19 @@
 /** The link of a VPN: made closed and quiet, described by its plan; LinkDeleter ends it. */
 import type { NetlinkRequest } from '../kernel/netlink-socket.js';
-import { configureLink, setLinkUp } from '../kernel/rtnetlink.js';
+import {
+  addRoute,
+  configureLink,
+  deleteRoute,
+  type RouteSettings,
+  RT_TABLE_LOCAL,
+  RTPROT_KERNEL,
+  setLinkUp,
+} from '../kernel/rtnetlink.js';
 import { openTun, setBlocking, type Tun } from '../kernel/tun.js';
 import { BusinessError } from '../model/errors.js';
+import { IPV6 } from '../model/vpn-types.js';
 import { ipv4Settings } from './link-settings.js';
-import { LINK_GROUP } from './numbers.js';
+import { LINK_GROUP, UNREACHABLE_METRIC } from './numbers.js';
 import { additions } from './operation.js';
 import type { Plan } from './plan.js';
 import { setSysctl } from './sysctl-file.js';
@@ -25,13 +34,39 @@ export function prepareVnic(plan: Plan, tun: Tun, isBlocking: boolean): string[]
 
 /** What gives it its addresses and brings it up. */
 export function vnicRequests(plan: Plan, tun: Tun): NetlinkRequest[] {
-  return [vnicSettings(plan, tun), ...additions(plan.addresses, tun.ifindex), setLinkUp(tun)];
+  const groups = plan.link.ipv6 ? [addRoute(toGroups(tun, UNREACHABLE_METRIC), tun.ifindex)] : [];
+  return [settings(plan, tun), ...additions(plan.addresses, tun.ifindex), setLinkUp(tun), ...groups];
 }
 
-/** All that netlink can set of the link itself. */
-export function vnicSettings(plan: Plan, tun: Tun): NetlinkRequest {
+/** When it is up, and whenever others have had their hands on it. It is no failure when there is nothing to be done. */
+export function vnicCorrections(plan: Plan, tun: Tun): NetlinkRequest[] {
+  const groups = plan.link.ipv6 ? [deleteRoute(toGroups(tun, IP6_RT_PRIO_ADDRCONF), tun.ifindex)] : [];
+  return [settings(plan, tun), ...groups];
+}
+
+function settings(plan: Plan, tun: Tun): NetlinkRequest {
   const ipv4 = ipv4Settings(plan.link.routeLocalnet);
   return configureLink({ ...plan.link, ifindex: tun.ifindex, group: LINK_GROUP, ipv4 });
+}
+
+/** Of the routes that the kernel gives links that come up. */
+const IP6_RT_PRIO_ADDRCONF = 256;
+
+/**
+ * To IPv6's groups by the vNIC: for who names it, and for what comes in. The kernel's own would, when all other links have been down for
+ * a moment, be the first of all, and what anybody on this host sends to a group without naming a link would go into the vNIC.
+ */
+function toGroups(dev: { name: string }, metric: number): RouteSettings {
+  return {
+    type: 'multicast',
+    family: IPV6,
+    destination: 'ff00::',
+    prefixLength: 8,
+    table: RT_TABLE_LOCAL,
+    protocol: RTPROT_KERNEL,
+    metric,
+    dev: dev.name,
+  };
 }
 
 /**

@@ -53,7 +53,7 @@ import { SysctlRecord } from './sysctl-record.js';
 import { EVERY_PART, type Part, type TakeBack, takeDown } from './taking-down.js';
 import { UndoStack } from './undo.js';
 import { lastMappedUid } from './user-namespace.js';
-import { makeVnic, prepareVnic, vnicRequests, vnicSettings } from './vnic.js';
+import { makeVnic, prepareVnic, vnicCorrections, vnicRequests } from './vnic.js';
 
 /** A VPN that stands. `fd` is the service's copy of the TUN, to be handed over and closed. */
 export interface RaisedVpn {
@@ -188,7 +188,7 @@ export class VpnHost {
       }
       this.#live.set(tun.ifindex, tun.name);
       // udev writes what sysctl.d says of a link that has just come. From now on that is heard; what came before is put right here.
-      await this.#netlink.batch([vnicSettings(plan, tun)]);
+      await this.#netlink.batch(vnicCorrections(plan, tun));
       return rising.vpn;
     } catch (error) {
       const failed = await undo.unwind();
@@ -434,7 +434,7 @@ export class VpnHost {
         await this.#firewall.restore(await this.#connections.inbound());
         for (const { plan, tun } of this.#raised.values()) {
           // A vNIC that somebody deleted does not come back: its descriptor is dead. What is left keeps it closed.
-          await this.#netlink.batch(vnicRequests(plan, tun));
+          await this.#netlink.batch([...vnicRequests(plan, tun), ...vnicCorrections(plan, tun)]);
           await restoreObjects(this.#netlink, plan.routes, tun.ifindex);
         }
         await restoreObjects(this.#netlink, [...this.#sharedRules(), ...this.#sections.all()], 0);

@@ -20,6 +20,7 @@ export const RTM_NEWRULE = 32;
 export const RTM_DELRULE = 33;
 export const RTM_GETRULE = 34;
 
+export const RT_TABLE_LOCAL = 255;
 export const RT_TABLE_MAIN = 254;
 export const RT_TABLE_DEFAULT = 253;
 export const RTPROT_KERNEL = 2;
@@ -82,7 +83,7 @@ const IPV4_DEVCONF = {
 export type Ipv4Setting = keyof typeof IPV4_DEVCONF;
 
 /** rtm_type; `throw` ends the look-up in this table, `unreachable` all of it. */
-export const ROUTE_TYPES = { unicast: 1, local: 2, unreachable: 7, throw: 9 } as const;
+export const ROUTE_TYPES = { unicast: 1, local: 2, multicast: 5, unreachable: 7, throw: 9 } as const;
 /** fib_rule_hdr.action; `unreachable` is ENETUNREACH to the caller, as if no rule had matched. */
 /** Under the names that iproute2 prints. */
 export const IP_PROTOCOLS = { icmp: 1, tcp: 6, udp: 17, 'ipv6-icmp': 58, udplite: 136 } as const;
