@@ -1,10 +1,11 @@
 /** A plan as the `ip` and `nft` commands an administrator would type: for golden tests, for the demo, for docs. */
 import { IPV6 } from '../model/vpn-types.js';
 import { ipv4Settings } from './link-settings.js';
-import { LINK_GROUP, UNREACHABLE_METRIC } from './numbers.js';
+import { LINK_GROUP } from './numbers.js';
 import type { Operation } from './operation.js';
 import type { Plan } from './plan.js';
 import { firewallAdditions } from './plan-firewall.js';
+import { groupsMetric } from './vnic.js';
 
 const hex = (value: number): string => `0x${(value >>> 0).toString(16)}`;
 
@@ -68,7 +69,7 @@ export function renderPlan(plan: Plan): string {
     `ip link set ${link.name} up`,
     ...(link.ipv6
       ? [
-          `ip -6 route add multicast ff00::/8 dev ${link.name} table local protocol kernel metric ${UNREACHABLE_METRIC}`,
+          `ip -6 route add multicast ff00::/8 dev ${link.name} table local protocol kernel metric ${groupsMetric(plan.slot)}`,
           `ip -6 route del multicast ff00::/8 dev ${link.name} table local protocol kernel metric 256`,
         ]
       : []),

@@ -34,7 +34,7 @@ export function prepareVnic(plan: Plan, tun: Tun, isBlocking: boolean): string[]
 
 /** What gives it its addresses and brings it up. */
 export function vnicRequests(plan: Plan, tun: Tun): NetlinkRequest[] {
-  const groups = plan.link.ipv6 ? [addRoute(toGroups(tun, UNREACHABLE_METRIC), tun.ifindex)] : [];
+  const groups = plan.link.ipv6 ? [addRoute(toGroups(tun, groupsMetric(plan.slot)), tun.ifindex)] : [];
   return [settings(plan, tun), ...additions(plan.addresses, tun.ifindex), setLinkUp(tun), ...groups];
 }
 
@@ -47,6 +47,11 @@ export function vnicCorrections(plan: Plan, tun: Tun): NetlinkRequest[] {
 function settings(plan: Plan, tun: Tun): NetlinkRequest {
   const ipv4 = ipv4Settings(plan.link.routeLocalnet);
   return configureLink({ ...plan.link, ifindex: tun.ifindex, group: LINK_GROUP, ipv4 });
+}
+
+/** Behind all others. Each slot has its own: of one metric there is one route. */
+export function groupsMetric(slot: number): number {
+  return UNREACHABLE_METRIC - slot;
 }
 
 /** Of the routes that the kernel gives links that come up. */
