@@ -5,6 +5,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { firewallBase, firewallRemoval } from '../../src/host/firewall-base.js';
+import { ipv4Settings } from '../../src/host/link-settings.js';
 import { LAST_UID, LINK_GROUP } from '../../src/host/numbers.js';
 import { addition, type Operation, removal } from '../../src/host/operation.js';
 import { type Plan, planBase } from '../../src/host/plan.js';
@@ -49,10 +50,11 @@ export function writeState(directory: string, plan: Plan): void {
       .map((operation) => renderOperation(operation).replace(' add ', ' del '));
   write('down', [`link del ${name}`, ...remove(other), ...remove(routes)]);
   write('down6', remove(rules6));
+  const ipv4 = ipv4Settings(routeLocalnet);
   const sysctls = [
     `echo ${ipv6 ? 0 : 1} > /proc/sys/net/ipv6/conf/${name}/disable_ipv6`,
     `echo 0 > /proc/sys/net/ipv6/conf/${name}/accept_ra`,
-    ...(routeLocalnet ? [`echo 1 > /proc/sys/net/ipv4/conf/${name}/route_localnet`] : []),
+    ...ipv4.map(([setting, value]) => `echo ${value} > /proc/sys/net/ipv4/conf/${name}/${setting}`),
   ];
   const nft = (file: string) => [`nft -f ${join(directory, file)}`];
   write('up.sh', [ip(directory, 'up'), ...sysctls, ip(directory, 'up6', '-6'), ...nft('up.nft')]);
@@ -62,7 +64,7 @@ export function writeState(directory: string, plan: Plan): void {
 
   const link = { ...plan.link, ifindex: IFINDEX };
   const up = [
-    configureLink({ ...link, group: LINK_GROUP }),
+    configureLink({ ...link, group: LINK_GROUP, ipv4 }),
     ...plan.addresses.map((operation) => addition(operation, IFINDEX)),
     setLinkUp(link),
     ...[...routes, ...rules].map((operation) => addition(operation, IFINDEX)),

@@ -5,6 +5,7 @@
 import type { LeakException } from '../model/leak-exception.js';
 import { FAMILIES, IPV6 } from '../model/vpn-types.js';
 import type { HostPolicy } from './host-policy.js';
+import { DISCOVERY } from './lan.js';
 import type { LanRoute } from './links.js';
 import type { Plan } from './plan.js';
 
@@ -264,7 +265,7 @@ function lanKinds(lan: readonly LanRoute[]): Kind[] {
   );
   const groups = FAMILIES.flatMap((family): Kind[] => {
     const links = [...new Set(lan.filter((route) => route.family === family).map(({ dev }) => dev))];
-    const destinations = family === IPV6 ? ['ff02::/16'] : ['224.0.0.0/24', '239.255.255.250/32', '255.255.255.255/32'];
+    const destinations = DISCOVERY[family].map(({ address, prefixLength }) => `${address}/${prefixLength}`);
     const reason = 'discovery on the link itself, for printers and the like: mDNS, SSDP, broadcast';
     return links.length === 0 ? [] : [{ kind: 'lan-discovery', family: digit(family), destinations, links, reason }];
   });

@@ -108,6 +108,7 @@ function sets(): string[] {
     map('dns_zone_user', 'uid'),
     map('dns_selection', 'mark'),
     map('dns_connection', 'mark'),
+    `add map ${INET} answer_mark { type ifname : mark; }`,
     map('source', 'ifname'),
     map('source_selection', 'mark'),
     ...ROOT_CHAINS.map((chain) => addChain(INET, chain)),
@@ -165,6 +166,9 @@ function arriving(takesNew: boolean): string[] {
     addRule(INET, 'tracked_before', CAME_IN),
     addChain(INET, 'tracked_inside'),
     ...(takesNew ? [] : [addRule(INET, 'tracked_inside', 'ct state new drop')]),
+    // An answer to a redirected query is for whoever asked, perhaps at an address of another link: reverse path filters, the kernel's
+    // and firewalld's, shall judge it by the VPN's routes.
+    addRule(INET, 'tracked_inside', 'ct direction reply ct status dnat meta mark set iifname map @answer_mark'),
     // The same as below: a VPN's server has nothing to say about what did not go into that VPN.
     addRule(INET, 'tracked_inside', 'ct state invalid meta l4proto { icmp, ipv6-icmp } drop'),
     addChain(INET, 'tracked', 'type filter hook prerouting priority mangle'),

@@ -6,6 +6,7 @@ import { type Nftables, NftablesError } from '../kernel/nftables.js';
 import { familyOf, prefixContains } from '../model/address.js';
 import { FAMILIES, type Family, IPV6 } from '../model/vpn-types.js';
 import { type FirewallOptions, firewallBase, firewallRemoval, firewallTables } from './firewall-base.js';
+import { DISCOVERY } from './lan.js';
 import { addChain, addRule, INET, NETDEV } from './nft-text.js';
 import { NFT_TABLE } from './numbers.js';
 import type { Plan } from './plan.js';
@@ -203,9 +204,11 @@ export function lanRules(lan: Surroundings['lan']): string[] {
     const links = new Set(
       lan.filter(({ destination }) => familyOf(destination) === family).map(({ dev }) => `"${dev}"`),
     );
-    const groups =
-      family === IPV6 ? 'ip6 daddr ff02::/16' : 'ip daddr { 224.0.0.0/24, 239.255.255.250, 255.255.255.255 }';
-    if (links.size > 0) rules.push(`oifname { ${[...links].join(', ')} } ${groups} goto explained`);
+    const groups = DISCOVERY[family].map(({ address, prefixLength }) =>
+      prefixLength === 32 ? address : `${address}/${prefixLength}`,
+    );
+    const daddr = family === IPV6 ? `ip6 daddr ${groups.join()}` : `ip daddr { ${groups.join(', ')} }`;
+    if (links.size > 0) rules.push(`oifname { ${[...links].join(', ')} } ${daddr} goto explained`);
   }
   return rules;
 }

@@ -137,6 +137,7 @@ export class HostWatch {
         return;
       case 'rp_filter':
         if (!this.#tracker.isVnic(event.ifindex)) this.#links.touch();
+        else this.#addOfVnic('link', event.ifindex);
     }
   }
 

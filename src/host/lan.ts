@@ -5,8 +5,8 @@
  * of prefixes that they are on the link. Pure.
  */
 import { type Prefix, prefixContains } from '../model/address.js';
-import { IPV6 } from '../model/vpn-types.js';
-import type { LanRoute, OnLinkRoute } from './links.js';
+import { type Family, IPV4, IPV6 } from '../model/vpn-types.js';
+import type { LanRoute, MainRoute, OnLinkRoute } from './links.js';
 
 export type LanPolicy = 'private' | 'off' | readonly Prefix[];
 
@@ -22,6 +22,16 @@ const PRIVATE: readonly Prefix[] = [
 /** A real local network is no larger; a claim to more is a claim to other people's private networks. */
 const LARGEST = { 1: 16, 2: 48 } as const;
 
+/** Name resolution and discovery on the link itself, which go along with a local network: mDNS, LLMNR, SSDP, broadcast. */
+export const DISCOVERY: Readonly<Record<Family, readonly Prefix[]>> = {
+  1: [
+    { address: '224.0.0.0', prefixLength: 24 },
+    { address: '239.255.255.250', prefixLength: 32 },
+    { address: '255.255.255.255', prefixLength: 32 },
+  ],
+  2: [{ address: 'ff02::', prefixLength: 16 }],
+};
+
 /** Room for any ifindex beside the metrics that are in use. */
 const METRIC_STEP = 1_000_000;
 const METRIC_MAXIMUM = 4000;
@@ -32,9 +42,26 @@ const METRIC_MAXIMUM = 4000;
  * route that they name, private or not.
  */
 export function lanRoutes(onLink: readonly OnLinkRoute[], policy: LanPolicy): LanRoute[] {
+  return copies(onLink, (route) => allowedParts(route, policy));
+}
+
+/**
+ * And those for discovery by programs that name no link: where main leads it, as far as `lan` has a network there. IPv6's groups are
+ * none of the tables': the local one, which comes first, has a route to them on every link.
+ */
+export function discoveryRoutes(toGroups: readonly MainRoute[], lan: readonly LanRoute[]): LanRoute[] {
+  const links = new Set(lan.flatMap(({ family, ifindex }) => (family === IPV4 ? [ifindex] : [])));
+  const permitted = toGroups.filter(({ link }) => links.has(link.ifindex));
+  return copies(permitted, (route) => {
+    const whole: Prefix = { address: route.destination, prefixLength: route.prefixLength };
+    return DISCOVERY[IPV4].flatMap((group) => intersection(whole, group) ?? []);
+  });
+}
+
+function copies<R extends MainRoute>(routes: readonly R[], partsOf: (route: R) => readonly Prefix[]): LanRoute[] {
   const chosen = new Map<string, { route: LanRoute; from: number }[]>();
-  for (const route of onLink) {
-    for (const part of allowedParts(route, policy)) {
+  for (const route of routes) {
+    for (const part of partsOf(route)) {
       const copy = copyOf(route, part);
       const key = `${copy.family} ${copy.destination}/${copy.prefixLength}`;
       chosen.set(key, [...(chosen.get(key) ?? []), { route: copy, from: route.prefixLength }]);
@@ -82,7 +109,7 @@ function contains(outer: Prefix, inner: Prefix): boolean {
  * The same destination may be on several links (fe80::/64 is on every one), and the kernel takes only one route of a metric:
  * the link is in the metric, behind main's, so that main's preference holds and a copy's metric never depends on the others.
  */
-function copyOf({ family, link, metric, source }: OnLinkRoute, { address, prefixLength }: Prefix): LanRoute {
+function copyOf({ family, link, metric, source }: MainRoute, { address, prefixLength }: Prefix): LanRoute {
   return {
     family,
     destination: address,

@@ -7,7 +7,7 @@ import type { NetlinkSocket } from '../kernel/netlink-socket.js';
 import { RT_TABLE_MAIN } from '../kernel/rtnetlink.js';
 import { type LinkEntry, listLinks, listTable, type RouteEntry } from '../kernel/rtnetlink-list.js';
 import { prefixContains } from '../model/address.js';
-import { FAMILIES, type Family } from '../model/vpn-types.js';
+import { FAMILIES, type Family, IPV4 } from '../model/vpn-types.js';
 import { isVnic } from './link-tracker.js';
 import { LAN_TABLE } from './numbers.js';
 
@@ -24,14 +24,18 @@ export interface HostLink {
   isInnerBridge: boolean;
 }
 
-/** A route of table main to what needs no gateway. */
-export interface OnLinkRoute {
+/** A route of table main by one link that is up. */
+export interface MainRoute {
   family: Family;
   destination: string;
   prefixLength: number;
   link: HostLink;
   metric: number;
   source?: string;
+}
+
+/** One to what needs no gateway. */
+export interface OnLinkRoute extends MainRoute {
   /** The host has an address of this prefix on this link: a network it is in, not one that is only said to be near. */
   isOwn: boolean;
 }
@@ -51,6 +55,8 @@ export interface LinkFacts {
   /** All but loopback and vNICs, by ifindex. */
   links: readonly HostLink[];
   onLink: readonly OnLinkRoute[];
+  /** By which IPv4's groups and broadcast leave that name no link: the default routes among them. */
+  toGroups: readonly MainRoute[];
   /** What is in the LAN table now. The kernel removes routes by itself, of IPv4 without a word. */
   lan: readonly LanRoute[];
 }
@@ -93,6 +99,7 @@ export function linkFacts(
   return {
     links,
     onLink: onLinkRoutes(main, byIndex, addresses),
+    toGroups: groupRoutes(main, byIndex),
     lan: lanTable.flatMap((route) => lanRoute(route, entries)),
   };
 }
@@ -114,6 +121,21 @@ function onLinkRoutes(
     const prefix = { address: destination, prefixLength };
     const isOwn = (addresses[link.name] ?? []).some((address) => prefixContains(prefix, address));
     return [{ family, destination, prefixLength, link, metric, isOwn, ...(source !== undefined && { source }) }];
+  });
+}
+
+const GROUPS = { address: '224.0.0.0', prefixLength: 3 };
+
+/** The default routes, halves of them, and those into 224.0.0.0/3, where groups and broadcast are. */
+function groupRoutes(main: readonly RouteEntry[], links: ReadonlyMap<number, HostLink>): MainRoute[] {
+  return main.flatMap(({ family, destination, prefixLength, metric, source, hops }) => {
+    const prefix = { address: destination, prefixLength };
+    if (family !== IPV4 || !(prefixContains(prefix, GROUPS.address) || prefixContains(GROUPS, destination))) return [];
+    return hops.flatMap(({ ifindex }): MainRoute[] => {
+      const link = links.get(ifindex);
+      if (!link?.isUp) return [];
+      return [{ family, destination, prefixLength, link, metric, ...(source !== undefined && { source }) }];
+    });
   });
 }
 

@@ -8,7 +8,7 @@ import { addRoute, deleteRoute, type RouteSettings } from '../kernel/rtnetlink.j
 import { isLinkName } from '../model/link-name.js';
 import type { Firewall, Surroundings } from './firewall.js';
 import type { HostPolicy } from './host-policy.js';
-import { lanChanges, lanRoutes } from './lan.js';
+import { discoveryRoutes, lanChanges, lanRoutes } from './lan.js';
 import { type HostLink, type LanRoute, type LinkFacts, readLinkFacts } from './links.js';
 import type { Lockdown } from './lockdown.js';
 import { LAN_TABLE, ROUTE_PROTOCOL } from './numbers.js';
@@ -51,7 +51,7 @@ export class Neighbourhood {
     const lan = isNeeded ? lanRoutes(facts.onLink, policy.lan).filter(({ dev }) => isLinkName(dev)) : [];
     const surroundings = surroundingsOf(facts, lan, policy, needs);
     const text = JSON.stringify(surroundings);
-    await this.#syncLan(facts.lan, lan);
+    await this.#syncLan(facts.lan, [...lan, ...discoveryRoutes(facts.toGroups, lan)]);
     if (text !== this.#standing.text) {
       this.#standing = { lan, text: '' };
       await this.#firewall.surround(surroundings);

@@ -29,6 +29,12 @@ function arriving(slot: number, spec: VpnSpec, shapes: Shapes, sets: ReadonlySet
   return [
     // route_localnet opens 127.0.0.0/8 to the vNIC, which only translated answers may use: as destination it is none of these.
     'ip saddr 127.0.0.0/8 drop',
+    // A family that the VPN does not accept, also for groups that somebody listens to.
+    ...FAMILIES.filter((family) => shapes[family].kind === 'refused').map(
+      (family) => `meta nfproto ipv${digit(family)} drop`,
+    ),
+    // No stations on the way, by which it would leave again (IPv4's are a setting of the link, link-settings.ts).
+    'exthdr rt exists drop',
     // An answer to no address goes to this host. In IPv4 only groups hear from it.
     'ip6 saddr :: drop',
     // In the middle of a connection: its source is who it was begun with, or the kernel's answer has the vNIC's address, which leaves by
@@ -36,7 +42,8 @@ function arriving(slot: number, spec: VpnSpec, shapes: Shapes, sets: ReadonlySet
     ...toOwn(spec).map((daddr) => `tcp flags & syn == 0 ${daddr} accept`),
     // Behind a TUN there is no shorter way for anybody.
     'icmp type redirect drop',
-    'icmpv6 type nd-redirect drop',
+    // Nor a router: what one says would configure this host.
+    'icmpv6 type { nd-router-advert, nd-redirect } drop',
     'fib saddr type local drop',
     ...FAMILIES.flatMap((family) => sources(family, slot, shapes, sets)),
     ...toOwn(spec).map((daddr) => `${daddr} accept`),

@@ -10,7 +10,7 @@
 import type { VpnSpec } from '../model/vpn-spec.js';
 import { FAMILIES, type Family, IPV6 } from '../model/vpn-types.js';
 import { hex, INET, SELECTION, setField, UNSERVED_DNS } from './nft-text.js';
-import { FIRST_ZONE, SELECTION_FIELD, selectionMark } from './numbers.js';
+import { FIRST_ZONE, SELECTION_FIELD, selectionMark, slotNumbers } from './numbers.js';
 import type { PlanInput } from './plan.js';
 import type { FirewallPlan } from './plan-firewall.js';
 
@@ -41,6 +41,7 @@ export function planDns(input: PlanInput): DnsPlan {
   const elements = [
     { set: `${INET} dns_selection`, key: covered, verdict: `goto ${to}` },
     { set: `${INET} dns_connection`, key: covered, verdict: `goto ${cover}` },
+    { set: `${INET} answer_mark`, key: `"${slotNumbers(slot).link}"`, verdict: covered },
   ];
   const rootRules: DnsPlan['rootRules'] = [];
   if (owner === 0) {

@@ -1,9 +1,11 @@
 /** A plan as the `ip` and `nft` commands an administrator would type: for golden tests, for the demo, for docs. */
 import { IPV6 } from '../model/vpn-types.js';
+import { ipv4Settings } from './link-settings.js';
 import { LINK_GROUP } from './numbers.js';
 import type { Operation } from './operation.js';
 import type { Plan } from './plan.js';
 import { firewallAdditions } from './plan-firewall.js';
+import { groupsMetric } from './vnic.js';
 
 const hex = (value: number): string => `0x${(value >>> 0).toString(16)}`;
 
@@ -62,9 +64,15 @@ export function renderPlan(plan: Plan): string {
     `sysctl net.ipv6.conf.${link.name}.disable_ipv6=${link.ipv6 ? 0 : 1}`,
     `sysctl net.ipv6.conf.${link.name}.accept_ra=0`,
     `ip link set ${link.name} mtu ${link.mtu} group ${LINK_GROUP} multicast off addrgenmode none`,
-    ...(link.routeLocalnet ? [`sysctl net.ipv4.conf.${link.name}.route_localnet=1`] : []),
+    ...ipv4Settings(link.routeLocalnet).map(([key, value]) => `sysctl net.ipv4.conf.${link.name}.${key}=${value}`),
     ...plan.addresses.map(withFamily),
     `ip link set ${link.name} up`,
+    ...(link.ipv6
+      ? [
+          `ip -6 route add multicast ff00::/8 dev ${link.name} table local protocol kernel metric ${groupsMetric(plan.slot)}`,
+          `ip -6 route del multicast ff00::/8 dev ${link.name} table local protocol kernel metric 256`,
+        ]
+      : []),
     ...plan.routes.map(withFamily),
     ...firewallAdditions(plan.firewall).map((command) => `nft ${command}`),
     ...plan.cgroupMarks.map(

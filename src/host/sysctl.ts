@@ -4,16 +4,22 @@
  * it. Whether somebody changed one meanwhile is heard through inotify (procfs tells writes). A vNIC's own sysctls are set
  * when it is made and end with it: not here.
  *
+ * Where /proc/sys may not be written (containers), what is off stays off: `require` says for which links that matters.
+ *
  * `conf.all` is never written. Both sysctls hold when either `all` or the link has them (rp_filter: the greater one).
  */
 import { closeSync, type FSWatcher, openSync, readSync, watch, writeFileSync } from 'node:fs';
 import { unlessAbsent } from '../kernel/absence.js';
+import { BusinessError } from '../model/errors.js';
 import { quote } from '../model/quote.js';
+import { isDenied, unlessDenied } from './sysctl-file.js';
 import type { SysctlRecord } from './sysctl-record.js';
 
 const DIRECTORY = '/proc/sys/net/ipv4/conf';
 const OFF = '0';
 const ON = '1';
+/** Of rp_filter. */
+const STRICT = 1;
 
 type Key = 'rp_filter' | 'src_valid_mark';
 
@@ -21,6 +27,15 @@ export interface SysctlLink {
   ifindex: number;
   /** One character a byte, as listLinks() says it. */
   name: string;
+  /** The outside world is behind it, and with it the far ends of tunnels. */
+  isOuter?: boolean;
+}
+
+/** One that is off, should be on, and may not be written. */
+interface Missing {
+  link: SysctlLink;
+  /** Only the way back is good enough for the filter, not any way. */
+  isStrict: boolean;
 }
 
 interface Raised {
@@ -36,6 +51,7 @@ export class Sysctls {
   readonly #directory: string;
   /** By ifindex: a link may get another name. */
   readonly #raised = new Map<number, Raised>();
+  #missing: readonly Missing[] = [];
 
   /** `onForeignChange`: one that we raised was lowered by somebody else; `update` raises it again. */
   constructor(record: SysctlRecord, onForeignChange: (what: string) => void, directory: string = DIRECTORY) {
@@ -51,9 +67,12 @@ export class Sysctls {
    */
   update(links: readonly SysctlLink[], isNeeded: boolean): boolean {
     const wanted =
-      isNeeded && this.#read('all', 'src_valid_mark') === OFF ? links.filter((link) => this.#isStrict(link)) : [];
+      isNeeded && this.#read('all', 'src_valid_mark') === OFF ? links.filter((link) => this.#filter(link) > 0) : [];
     this.#giveBackAllBut(wanted, links);
-    const low = wanted.filter(({ name }) => this.#read(name, 'src_valid_mark') === OFF);
+    const off = wanted.filter(({ name }) => this.#read(name, 'src_valid_mark') === OFF);
+    const isMissing = ({ name }: SysctlLink) => isDenied(this.#path(name, 'src_valid_mark'));
+    this.#missing = off.filter(isMissing).map((link) => ({ link, isStrict: this.#filter(link) === STRICT }));
+    const low = off.filter((link) => !this.#missing.some((each) => each.link === link));
     const fresh = low.filter(({ ifindex }) => !this.#raised.has(ifindex));
     if (fresh.length > 0) this.#record.write([...this.#raised.keys(), ...fresh.map(({ ifindex }) => ifindex)]);
     for (const link of low) {
@@ -61,6 +80,27 @@ export class Sysctls {
       if (!this.#raised.has(link.ifindex)) this.#watch(link);
     }
     return low.length > 0;
+  }
+
+  /** What the last `update` could not set, as `sysctl` would. */
+  get missing(): string[] {
+    return this.#missing.map(({ link }) => assignment(link));
+  }
+
+  /**
+   * After an `update` for root's VPN. Throws BusinessError 2200003 when that cannot work without what is missing: nothing that comes
+   * for its tunnel would get past the filters. `accepts`: IPv4.
+   */
+  require(acceptsIPv4: boolean): void {
+    // A loose filter asks for some way back, which there is while the VPN takes IPv4.
+    const needed = this.#missing.filter(({ link, isStrict }) => link.isOuter && (isStrict || !acceptsIPv4));
+    if (needed.length === 0) return;
+    const names = needed.map(({ link }) => assignment(link)).join(' ');
+    throw new BusinessError(
+      2200003,
+      undefined,
+      `with the reverse path filter (rp_filter) of this machine root's VPN needs ${names}, and /proc/sys is read-only for vpnd: set that, or net.ipv4.conf.all.src_valid_mark=1, from outside (of a container: --sysctl net.ipv4.conf.all.src_valid_mark=1)`,
+    );
   }
 
   /** Gives back what a dead predecessor raised. At start, before `update`. Returns how many. */
@@ -77,8 +117,10 @@ export class Sysctls {
     this.#raised.clear();
   }
 
-  #isStrict({ name }: SysctlLink): boolean {
-    return isLinkName(name) && ['all', name].some((each) => (this.#read(each, 'rp_filter') ?? OFF) !== OFF);
+  /** The greater value holds. */
+  #filter({ name }: SysctlLink): number {
+    if (!isLinkName(name)) return 0;
+    return Math.max(...['all', name].map((each) => Number(this.#read(each, 'rp_filter') ?? OFF)));
   }
 
   #giveBackAllBut(wanted: readonly SysctlLink[], links: readonly SysctlLink[]): void {
@@ -97,8 +139,7 @@ export class Sysctls {
   /** Only from what we had written. */
   #lower(name: string): boolean {
     if (!isLinkName(name) || this.#read(name, 'src_valid_mark') !== ON) return false;
-    this.#write(name, OFF);
-    return true;
+    return this.#write(name, OFF);
   }
 
   #watch({ ifindex, name }: SysctlLink): void {
@@ -132,10 +173,10 @@ export class Sysctls {
     }
   }
 
-  #write(name: string, value: string): void {
-    const write = () => writeFileSync(this.#path(name, 'src_valid_mark'), value, { flag: 'r+' });
-    // One that has gone has nothing to be written.
-    unlessAbsent('write', `src_valid_mark of link ${quote(name)}`, write);
+  /** Whether it is written: one that has gone has nothing to be written. */
+  #write(name: string, value: string): boolean {
+    const path = this.#path(name, 'src_valid_mark');
+    return unlessDenied(path, () => writeFileSync(path, value, { flag: 'r+' })) === 'done';
   }
 
   #path(name: string, key: Key): Buffer {
@@ -146,6 +187,11 @@ export class Sysctls {
 /** One component of a path, and not that of all links or of future ones: the kernel lets a link have those names. */
 function isLinkName(name: string): boolean {
   return /^[^/\0]{1,15}$/.test(name) && !['.', '..', 'all', 'default'].includes(name);
+}
+
+/** Names of links are anybody's, and this is for people to read. */
+function assignment({ name }: SysctlLink): string {
+  return `net.ipv4.conf.${quote(name).slice(1, -1)}.src_valid_mark=1`;
 }
 
 function openValue(path: Buffer): number | undefined {

@@ -53,7 +53,7 @@ import { SysctlRecord } from './sysctl-record.js';
 import { EVERY_PART, type Part, type TakeBack, takeDown } from './taking-down.js';
 import { UndoStack } from './undo.js';
 import { lastMappedUid } from './user-namespace.js';
-import { makeVnic, prepareVnic, vnicRequests } from './vnic.js';
+import { makeVnic, prepareVnic, vnicCorrections, vnicRequests } from './vnic.js';
 
 /** A VPN that stands. `fd` is the service's copy of the TUN, to be handed over and closed. */
 export interface RaisedVpn {
@@ -73,6 +73,8 @@ interface Rising {
   /** What the kernel did not take: it may be there all the same, as somebody else's. */
   foreign: Set<Operation>;
 }
+
+const UNSET_SYSCTLS = '/proc/sys is read-only for vpnd; the firewall does the same';
 
 export interface HostSettings {
   /** For what has to be given back and could not be told by its tags. */
@@ -175,7 +177,9 @@ export class VpnHost {
       const shared = this.#raised.size === 0 ? this.#sharedRules() : [];
       const rising: Rising = { vpn: { plan, tun }, parts: new Set(['link']), shared, foreign: new Set() };
       undo.push(() => this.#fall(rising));
-      prepareVnic(plan, tun, request.spec.isBlocking);
+      const unset = prepareVnic(plan, tun, request.spec.isBlocking);
+      if (unset.length > 0)
+        this.#settings.log('info', 'sysctls-not-set', { sysctls: unset.join(' '), reason: UNSET_SYSCTLS });
       await this.#apply(rising, request);
       this.#raised.set(plan.slot, rising.vpn);
       await this.#settle(rising, request, { covered: covered.paths, blocked: blocked.paths });
@@ -183,6 +187,8 @@ export class VpnHost {
         await this.#syncFront();
       }
       this.#live.set(tun.ifindex, tun.name);
+      // udev writes what sysctl.d says of a link that has just come. From now on that is heard; what came before is put right here.
+      await this.#netlink.batch(vnicCorrections(plan, tun));
       return rising.vpn;
     } catch (error) {
       const failed = await undo.unwind();
@@ -354,6 +360,7 @@ export class VpnHost {
     if (isFirst || plan.owner === 0) {
       await this.#neighbourhood.refresh(this.#policy, { vpn: true, rootVpn: plan.owner === 0 || this.#hasRootVpn() });
     }
+    if (plan.owner === 0) this.#requireSysctls(plan);
     parts.add('programs').add('egressLock');
     this.#marks.guard(plan, request, tun.ifindex);
     parts.add('sockets').add('rules').add('sharedRules');
@@ -427,7 +434,7 @@ export class VpnHost {
         await this.#firewall.restore(await this.#connections.inbound());
         for (const { plan, tun } of this.#raised.values()) {
           // A vNIC that somebody deleted does not come back: its descriptor is dead. What is left keeps it closed.
-          await this.#netlink.batch(vnicRequests(plan, tun));
+          await this.#netlink.batch([...vnicRequests(plan, tun), ...vnicCorrections(plan, tun)]);
           await restoreObjects(this.#netlink, plan.routes, tun.ifindex);
         }
         await restoreObjects(this.#netlink, [...this.#sharedRules(), ...this.#sections.all()], 0);
@@ -438,6 +445,15 @@ export class VpnHost {
       this.#settings.log('warning', 'restored', {});
       return true;
     });
+  }
+
+  /** Of root's VPN. What it can do without is told. */
+  #requireSysctls({ shapes }: Plan): void {
+    this.#sysctls.require(shapes[1].kind !== 'refused');
+    const { missing } = this.#sysctls;
+    if (missing.length === 0) return;
+    const reason = '/proc/sys is read-only for vpnd; what comes by these links may be filtered out';
+    this.#settings.log('warning', 'sysctls-not-set', { sysctls: missing.join(' '), reason });
   }
 
   #failed(what: string, error: unknown): void {

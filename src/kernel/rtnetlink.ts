@@ -20,6 +20,7 @@ export const RTM_NEWRULE = 32;
 export const RTM_DELRULE = 33;
 export const RTM_GETRULE = 34;
 
+export const RT_TABLE_LOCAL = 255;
 export const RT_TABLE_MAIN = 254;
 export const RT_TABLE_DEFAULT = 253;
 export const RTPROT_KERNEL = 2;
@@ -34,7 +35,6 @@ const IFLA_GROUP = 27;
 const IFLA_INET_CONF = 1;
 const IFLA_INET6_ADDR_GEN_MODE = 8;
 const IN6_ADDR_GEN_MODE_NONE = 1;
-const IPV4_DEVCONF_ROUTE_LOCALNET = 26;
 const IFA_ADDRESS = 1;
 const IFA_LOCAL = 2;
 const IFA_FLAGS = 8;
@@ -65,8 +65,25 @@ const FRA_IP_PROTO = 22;
 const FRA_SPORT_RANGE = 23;
 const FRA_DPORT_RANGE = 24;
 
+/** IPV4_DEVCONF_* (linux/ip.h), by the names that they have below net.ipv4.conf. */
+const IPV4_DEVCONF = {
+  accept_redirects: 4,
+  send_redirects: 6,
+  rp_filter: 8,
+  accept_source_route: 9,
+  disable_xfrm: 15,
+  disable_policy: 16,
+  promote_secondaries: 20,
+  accept_local: 23,
+  src_valid_mark: 24,
+  route_localnet: 26,
+  ignore_routes_with_linkdown: 29,
+  bc_forwarding: 32,
+} as const;
+export type Ipv4Setting = keyof typeof IPV4_DEVCONF;
+
 /** rtm_type; `throw` ends the look-up in this table, `unreachable` all of it. */
-export const ROUTE_TYPES = { unicast: 1, local: 2, unreachable: 7, throw: 9 } as const;
+export const ROUTE_TYPES = { unicast: 1, local: 2, multicast: 5, unreachable: 7, throw: 9 } as const;
 /** fib_rule_hdr.action; `unreachable` is ENETUNREACH to the caller, as if no rule had matched. */
 /** Under the names that iproute2 prints. */
 export const IP_PROTOCOLS = { icmp: 1, tcp: 6, udp: 17, 'ipv6-icmp': 58, udplite: 136 } as const;
@@ -88,11 +105,11 @@ export interface LinkSettings {
   mtu: number;
   /** Tags the link as ours. */
   group: number;
-  /** Lets answers of a redirected loopback resolver in (net.ipv4.conf.*.route_localnet). */
-  routeLocalnet: boolean;
+  /** Of net.ipv4.conf; the others are those of new links. */
+  ipv4: readonly (readonly [Ipv4Setting, number])[];
 }
 
-/** MTU, group and no link-local address; not up yet. Multicast off: no MLD or mDNS chatter that nobody asked for. */
+/** MTU, group, IPv4's settings and no link-local address; not up yet. Multicast off: no MLD or mDNS chatter that nobody asked for. */
 export function configureLink(link: LinkSettings): NetlinkRequest {
   return {
     call: 'RTM_NEWLINK',
@@ -108,11 +125,11 @@ export function configureLink(link: LinkSettings): NetlinkRequest {
             writer.attribute(IFLA_INET6_ADDR_GEN_MODE, Buffer.from([IN6_ADDR_GEN_MODE_NONE])),
           );
         }
-        if (link.routeLocalnet) {
-          writer.nested(AF_INET, () =>
-            writer.nested(IFLA_INET_CONF, () => writer.attributeU32(IPV4_DEVCONF_ROUTE_LOCALNET, 1)),
-          );
-        }
+        writer.nested(AF_INET, () =>
+          writer.nested(IFLA_INET_CONF, () => {
+            for (const [setting, value] of link.ipv4) writer.attributeU32(IPV4_DEVCONF[setting], value);
+          }),
+        );
       });
       writer.end();
     },

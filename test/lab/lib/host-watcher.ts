@@ -80,7 +80,7 @@ async function watch(): Promise<void> {
     raise: async () => {
       const tun = openTun('vpn-tun0');
       await send(netlink, [
-        configureLink({ ...tun, mtu: 1500, group: LINK_GROUP, routeLocalnet: false }),
+        configureLink({ ...tun, mtu: 1500, group: LINK_GROUP, ipv4: [] }),
         addAddress({ family: IPV4, address: '10.8.0.2', prefixLength: 32, ifindex: tun.ifindex, dev: tun.name }),
         addAddress({ family: IPV6, address: 'fd08::2', prefixLength: 128, ifindex: tun.ifindex, dev: tun.name }),
         setLinkUp(tun),

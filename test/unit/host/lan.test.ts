@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import fc from 'fast-check';
-import { type LanPolicy, lanChanges, lanRoutes } from '../../../src/host/lan.js';
+import { discoveryRoutes, type LanPolicy, lanChanges, lanRoutes } from '../../../src/host/lan.js';
 import type { HostLink, LanRoute, OnLinkRoute } from '../../../src/host/links.js';
 import { clearHostBits, familyOf, type Prefix, prefixContains } from '../../../src/model/address.js';
 
@@ -175,4 +175,30 @@ test('the copies lead every address where table main would, and no address that 
     }),
     { numRuns: 300 },
   );
+});
+
+test('discovery goes where main leads it, on links with a network that is allowed: of the longest prefix all, by their metrics', () => {
+  const lan = lanRoutes([route('192.168.1.0/24', ETH0), route('192.168.2.0/24', ETH1)], 'private');
+  const everywhere = [route('0.0.0.0/0', ETH1, { metric: 600 }), route('0.0.0.0/0', ETH0, { metric: 100 })];
+  const groups = ['224.0.0.0/24', '239.255.255.250/32', '255.255.255.255/32'];
+  assert.deepEqual(
+    texts(discoveryRoutes(everywhere, lan)),
+    groups.flatMap((group) => [`${group} eth0`, `${group} eth1`]),
+  );
+  const named = [
+    ...everywhere,
+    route('224.0.0.0/4', ETH1),
+    route('224.0.0.251/32', ETH0),
+    route('239.0.0.0/8', DOCKER0),
+  ];
+  assert.deepEqual(texts(discoveryRoutes(named, lan)), [
+    '224.0.0.0/24 eth1',
+    '224.0.0.251/32 eth0',
+    '239.255.255.250/32 eth1',
+    '255.255.255.255/32 eth0',
+    '255.255.255.255/32 eth1',
+  ]);
+  assert.deepEqual(discoveryRoutes(named, []), [], 'no network is allowed');
+  const ipv6Only = lanRoutes([route('fe80::/64', ETH0)], 'private');
+  assert.deepEqual(discoveryRoutes(everywhere, ipv6Only), []);
 });

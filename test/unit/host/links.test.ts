@@ -118,3 +118,29 @@ test('on-link is what one link that is up reaches without a gateway, and is no d
     ],
   );
 });
+
+test('to groups lead the default routes of IPv4 and what names groups, by every link that is up', () => {
+  const hops = [
+    { ifindex: 2, hasGateway: true },
+    { ifindex: 3, hasGateway: true },
+    { ifindex: 4, hasGateway: true },
+  ];
+  const { toGroups } = linkFacts(
+    [link(2, 'eth0'), link(3, 'eth1'), link(4, 'eth2', { isUp: false }), link(7, 'vpn-tun0', { group: LINK_GROUP })],
+    [
+      route('0.0.0.0/0', 2, { hops, metric: 100 }),
+      route('0.0.0.0/0', 7),
+      route('::/0', 2),
+      route('192.168.1.0/24', 2),
+      route('128.0.0.0/1', 2),
+      route('224.0.0.0/4', 3),
+      route('255.255.255.255/32', 2),
+    ],
+    [],
+    {},
+  );
+  assert.deepEqual(
+    toGroups.map(({ destination, prefixLength, link: { name } }) => `${destination}/${prefixLength} ${name}`),
+    ['0.0.0.0/0 eth0', '0.0.0.0/0 eth1', '128.0.0.0/1 eth0', '224.0.0.0/4 eth1', '255.255.255.255/32 eth0'],
+  );
+});
