@@ -66,6 +66,6 @@ export function startEndpointSearch(options: EndpointSearchOptions): () => void 
   return () => clearInterval(timer);
 }
 
-function keyText(key: Uint8Array): string {
+export function keyText(key: Uint8Array): string {
   return Buffer.from(key).toString('base64');
 }

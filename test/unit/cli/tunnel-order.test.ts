@@ -10,8 +10,17 @@ function order(): TunnelOrder {
   const file = sample({ peer: [`PresharedKey = ${CAROL}`, 'AllowedIPs = 0.0.0.0/0'] });
   const addresses = new Map([['wg.example.org', ['192.0.2.1']]]);
   const config = { addresses: [{ address: { address: '10.0.0.2' }, prefixLength: 32 }] };
-  const change = deviceChangeOf(file, new Map());
-  return { name: 'office', path: '/office.conf', file, config, mtu: 1420, change, addresses };
+  const change = deviceChangeOf(file, { chosen: new Map(), notYet: new Map() });
+  return {
+    name: 'office',
+    path: '/office.conf',
+    file,
+    config,
+    mtu: 1420,
+    change,
+    addresses,
+    waitingFor: ['wg.example.org'],
+  };
 }
 
 test('an order survives the pipe, and its keys are no part of the bytes that came', () => {

@@ -5,6 +5,7 @@ import {
   chooseEndpoint,
   chooseEndpoints,
   type EndpointSources,
+  lookupOrElse,
   machineSources,
 } from '../../../../src/cli/wireguard/endpoints.js';
 import { FileProblem } from '../../../../src/cli/wireguard/problem.js';
@@ -135,7 +136,8 @@ test('all peers: each name is asked for once, peers without an endpoint are left
   const third = `[Peer]\nPublicKey = ${Buffer.alloc(32, 9).toString('base64')}\n`;
   const file = parse(text + third);
   const asked: string[] = [];
-  const chosen = await chooseEndpoints(file, sources({ names: NAMES }, asked));
+  const { chosen, notYet } = await chooseEndpoints(file, sources({ names: NAMES }, asked));
+  assert.equal(notYet.size, 0);
   assert.deepEqual(asked, ['a.example']);
   assert.deepEqual(
     [...chosen].map(([peer, { port }]) => [file.peers.indexOf(peer), port]),
@@ -148,6 +150,32 @@ test('all peers: each name is asked for once, peers without an endpoint are left
   await assert.rejects(chooseEndpoints(broken, sources({ names: NAMES })), {
     message: /^office\.conf:9: Endpoint b\.example/,
   });
+});
+
+test('what is not to be had yet is told for each peer, with the endpoint where the file has an address', async () => {
+  const text = `${sampleText({ peer: ['Endpoint = a.example:7'] })}[Peer]\nPublicKey = ${CAROL}\nEndpoint = [2001:db8::9]:8\n`;
+  const file = parse(text);
+  const away = Object.assign(new Error('no'), { code: 'EAI_AGAIN' });
+  const world = { ...sources({ routes: { '2001:db8::9': 'ENETUNREACH' } }), lookup: () => Promise.reject(away) };
+  const { chosen, notYet } = await chooseEndpoints(file, world);
+  assert.equal(chosen.size, 0);
+  const told = [...notYet.values()].map(({ line, what, endpoint }) => ({ line, what, endpoint }));
+  assert.deepEqual(told, [
+    { line: 6, what: 'a.example', endpoint: undefined },
+    { line: 9, what: 'a route to 2001:db8::9', endpoint: { address: '2001:db8::9', port: 8 } },
+  ]);
+  const never = { ...world, routeMtu: () => Promise.reject(new KernelError('connect', '', 'EAFNOSUPPORT')) };
+  await assert.rejects(chooseEndpoints(file, never), /office\.conf:9: Endpoint 2001:db8::9/);
+});
+
+test('who is asked next is asked only where no name server was to be had', async () => {
+  const failing = (code: string) =>
+    lookupOrElse(
+      async () => ['192.0.2.7'],
+      () => Promise.reject(Object.assign(new Error('no'), { code })),
+    );
+  assert.deepEqual(await failing('EAI_AGAIN')('a.example'), ['192.0.2.7']);
+  for (const code of ['ENOTFOUND', 'EAI_FAIL']) await assert.rejects(failing(code)('a.example'), { code });
 });
 
 test('the machine itself resolves localhost and knows the way there, protected first when asked to', async () => {

@@ -243,7 +243,7 @@ test('the device is told the whole file, and endpoints as they were found', () =
   assert.ok(first);
   const found = { address: 'fe80::1', port: 51820, addresses: ['fe80::1'], scopeId: 3, routeMtu: 1500 };
   const bytes = (text: string) => new Uint8Array(Buffer.from(text, 'base64'));
-  assert.deepEqual(deviceChangeOf(file, new Map([[first, found]])), {
+  assert.deepEqual(deviceChangeOf(file, { chosen: new Map([[first, found]]), notYet: new Map() }), {
     privateKey: bytes(ALICE_PRIVATE),
     replacePeers: true,
     peers: [
