@@ -4,7 +4,7 @@
  */
 import { checked, lastError } from '../kernel/errno.js';
 import { libc } from '../kernel/ffi.js';
-import { AF_INET6, SOCK_DGRAM, socketDomain, socketType } from '../kernel/socket-options.js';
+import { AF_INET6, SOCK_DGRAM, socketDomain, socketMark, socketType } from '../kernel/socket-options.js';
 
 const SOCK_NONBLOCK = 0o4000;
 const SOCK_CLOEXEC = 0o2000000;
@@ -62,6 +62,11 @@ export function openTunnelSocket(port = 0): TunnelSocket {
     libc.close(fd);
     throw error;
   }
+}
+
+/** SO_MARK of it; protected by the service it has one. */
+export function markOf({ fd }: TunnelSocket): number {
+  return socketMark(fd);
 }
 
 function setOption(fd: number, level: number, option: number, value: number): boolean {

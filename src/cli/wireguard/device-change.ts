@@ -6,7 +6,7 @@ import { prefixText, type QuickFile, type QuickPeer } from './quick-file.js';
 /** The keys are those of `file`, not copies: who zeroes them ends both. `endpoints` is what `chooseEndpoints` found. */
 export function deviceChangeOf(file: QuickFile, { chosen, notYet }: Endpoints): DeviceChange {
   return {
-    privateKey: file.interface.privateKey.value,
+    ...(file.interface.privateKey && { privateKey: file.interface.privateKey.value }),
     replacePeers: true,
     peers: file.peers.map((peer) => peerChange(peer, chosen.get(peer) ?? notYet.get(peer)?.endpoint)),
   };

@@ -144,6 +144,9 @@ function warningsOf(
       }
     }
   }
+  if (own.fwMark && own.fwMark.value !== 0) {
+    warn(own.fwMark.line, 'FwMark is not used: vpnd marks the socket of the tunnel itself, and wg show says how');
+  }
   const isSplit = !wishes[IPV4].hasDefault && !wishes[IPV6].hasDefault;
   if (own.mtu && isSplit && !accepted[IPV6] && wishes[IPV6].routes.length === 0) {
     warn(own.mtu.line, `MTU is under ${MIN_IPV6_MTU}, which IPv6 needs, so IPv6 is refused while the VPN is up`);

@@ -34,7 +34,7 @@ test('wipeKeys() zeroes the secrets of an order, those of its file included', ()
   const decoded = decodeOrder(encodeOrder(order()));
   wipeKeys(decoded.change);
   const { file, change } = decoded;
-  const secrets = [change.privateKey, file.interface.privateKey.value, file.peers[0]?.presharedKey?.value];
+  const secrets = [change.privateKey, file.interface.privateKey?.value, file.peers[0]?.presharedKey?.value];
   for (const secret of secrets) assert.deepEqual(secret, new Uint8Array(32));
   assert.notDeepEqual(file.peers[0]?.publicKey.value, new Uint8Array(32));
 });
