@@ -6,7 +6,7 @@ import { lookup } from 'node:dns/promises';
 import { readFileSync } from 'node:fs';
 import { canonicalAddress, literalFamily } from '../../model/address.js';
 import { BusinessError, KernelError } from '../../model/errors.js';
-import { routeMtu } from '../../tunnel/path-mtu.js';
+import { BroadcastError, routeMtu } from '../../tunnel/path-mtu.js';
 import { EX_CONFIG, FileProblem } from './problem.js';
 import { innerAddress } from './quick-check.js';
 import type { At, QuickEndpoint, QuickFile, QuickPeer } from './quick-file.js';
@@ -146,8 +146,13 @@ export async function chooseEndpoint(
       return { address, port, addresses: outer, ...(scopeId === undefined ? {} : { scopeId }), routeMtu: mtu };
     } catch (error) {
       if (!(error instanceof KernelError)) throw error;
-      noRoute ??= error;
+      if (!(error instanceof BroadcastError)) noRoute ??= error;
     }
+  }
+  if (noRoute === undefined) {
+    fault(
+      `Endpoint ${named(host, outer[0] ?? '')} is the broadcast address of a network of this machine's; give the peer's own`,
+    );
   }
   const why = `there is no route to it (${noRoute?.errnoName}); connect this machine to a network that has one`;
   const reason = `Endpoint ${named(host, outer[0] ?? '')}: ${why}`;

@@ -10,12 +10,13 @@ import {
 } from '../../../../src/cli/wireguard/endpoints.js';
 import { FileProblem } from '../../../../src/cli/wireguard/problem.js';
 import { KernelError } from '../../../../src/model/errors.js';
+import { BroadcastError } from '../../../../src/tunnel/path-mtu.js';
 import { CAROL, parse, sample, sampleText } from './lib/samples.js';
 
 interface World {
   /** Of host names. */
   names?: Record<string, string[]>;
-  /** Of addresses; a text is the errno of a route that is none. Others have 1500. */
+  /** Of addresses; a text is the errno of a route that is none, or broadcast. Others have 1500. */
   routes?: Record<string, number | string>;
 }
 
@@ -27,6 +28,7 @@ function sources({ names = {}, routes = {} }: World = {}, asked: string[] = []):
     },
     routeMtu: async (address) => {
       const route = routes[address] ?? 1500;
+      if (route === 'broadcast') throw new BroadcastError(address);
       if (typeof route === 'string') throw new KernelError('connect', address, route);
       return route;
     },
@@ -113,6 +115,16 @@ test('no route, no name, and addresses that no peer can have are one line', asyn
     ],
   ];
   for (const [endpoint, world, said] of table) assert.equal(await choose(endpoint, world), `office.conf:6: ${said}`);
+});
+
+test('a broadcast address is said to be one, and of a name passed over', async () => {
+  const broadcast = { '192.0.2.255': 'broadcast' };
+  const said = "is the broadcast address of a network of this machine's; give the peer's own";
+  assert.equal(await choose('192.0.2.255:7', { routes: broadcast }), `office.conf:6: Endpoint 192.0.2.255 ${said}`);
+  const names = { 'a.example': ['192.0.2.255'], 'b.example': ['192.0.2.255', '192.0.2.1'] };
+  const world = { names, routes: broadcast };
+  assert.equal(await choose('a.example:7', world), `office.conf:6: Endpoint a.example (192.0.2.255) ${said}`);
+  assert.equal(((await choose('b.example:7', world)) as { address: string }).address, '192.0.2.1');
 });
 
 test('addresses of a name that lie behind the tunnel are passed over', async () => {
