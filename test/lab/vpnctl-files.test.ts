@@ -89,3 +89,30 @@ for (const uid of [0, 2001]) {
     },
   );
 }
+
+test(
+  'a list of 15,000 networks: as many routes as are left of it, and wg(8) shows what was configured',
+  TIMEOUT,
+  async (t) => {
+    const lab = await vpnctlLab(t);
+    if (!lab) return;
+    const root = userOf(lab, 0);
+    // Seven of eight neighbours each, so three routes for seven networks.
+    const networks = Array.from({ length: 15_001 }, (_, index) => {
+      const n = Math.floor((index * 8) / 7);
+      return `${20 + (n >> 16)}.${(n >> 8) & 255}.${n & 255}.0/24`;
+    });
+    const lines = [...networks, `${ADDRESSES.internet.ipv4}/32`].map((each) => `AllowedIPs = ${each}`);
+    const path = root.write('office.conf', officeConf(lab).replace('AllowedIPs = 0.0.0.0/0, ::/0', lines.join('\n')));
+    const { status, stderr } = await root.vpnctl('up', path);
+    assert.equal(status, 0, stderr);
+    const { stdout } = await lab.app.run('ip', ['-j', '-4', 'route', 'show', 'table', 'all', 'dev', LINK]);
+    const routes = (JSON.parse(stdout) as { dst: string }[]).filter(({ dst }) => /^2\d\.\d+\.\d+\.0\//.test(dst));
+    assert.equal(routes.length, (networks.length / 7) * 3);
+    assert.deepEqual((await showWireGuard(lab.app, LINK)).peers[0]?.allowedIps.length, lines.length);
+    const app = await lab.process(2001);
+    const [answer] = await app.call('ask', { transport: 'udp', address: ADDRESSES.internet.ipv4 });
+    assert.equal(answer, `server ${INSIDE.client.ipv4}`);
+    assert.equal((await root.vpnctl('down')).status, 0);
+  },
+);

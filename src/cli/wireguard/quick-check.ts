@@ -8,7 +8,7 @@
  * address, written where the outer one belongs.
  */
 import { familyOf, type Prefix, prefixContains } from '../../model/address.js';
-import { MAX_ADDRESSES, MAX_DNS_ADDRESSES, MAX_ROUTES, MAX_SEARCH_DOMAINS, MIN_IPV6_MTU } from '../../model/limits.js';
+import { MAX_ADDRESSES, MAX_DNS_ADDRESSES, MAX_SEARCH_DOMAINS, MIN_IPV6_MTU } from '../../model/limits.js';
 import { coverage } from '../../model/on-link.js';
 import { IPV6 } from '../../model/vpn-types.js';
 import { generatePrivateKey, importPrivateKey, publicKeyOf, sharedSecret } from '../../tunnel/wireguard/x25519.js';
@@ -28,12 +28,11 @@ export function checkQuickFile(file: QuickFile): void {
   checkEndpoints(file);
 }
 
-function checkCounts({ path, interface: own, peers }: QuickFile): void {
+function checkCounts({ path, interface: own }: QuickFile): void {
   const limits: [key: string, entries: readonly At<unknown>[], maximum: number][] = [
     ['Address', own.addresses, MAX_ADDRESSES],
     ['DNS', own.dnsServers, MAX_DNS_ADDRESSES],
     ['DNS', own.searchDomains, MAX_SEARCH_DOMAINS],
-    ['AllowedIPs', own.table === 'off' ? [] : peers.flatMap(({ allowedIps }) => allowedIps), MAX_ROUTES],
   ];
   for (const [key, entries, maximum] of limits) {
     const first = entries[maximum];
