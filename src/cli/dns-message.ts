@@ -13,6 +13,7 @@ const HEADER_BYTES = 12;
 const RECURSION_DESIRED = 0x0100;
 const IS_RESPONSE = 0x8000;
 const OPCODE_AND_RCODE = 0x780f;
+const NXDOMAIN = 3;
 const POINTER = 0xc0;
 const MAX_NAME_BYTES = 255;
 
@@ -35,12 +36,8 @@ export function encodeQuestion(id: number, name: string, type: number): Buffer |
  * that question's, is damaged, or says that the resolver could not tell. Aliases on the way are the resolver's business.
  */
 export function decodeAnswer(message: Uint8Array, question: Uint8Array): string[] | undefined {
-  const bytes = Buffer.from(message.buffer, message.byteOffset, message.byteLength);
-  const asked = Buffer.from(question.buffer, question.byteOffset, question.byteLength);
-  if (bytes.length < asked.length || bytes.readUInt16BE(0) !== asked.readUInt16BE(0)) return undefined;
-  const flags = bytes.readUInt16BE(2);
-  const isAnswer = (flags & IS_RESPONSE) !== 0 && (flags & OPCODE_AND_RCODE) === 0 && bytes.readUInt16BE(4) === 1;
-  if (!isAnswer || !isSameName(bytes, asked)) return undefined;
+  const [bytes, asked] = [bufferOf(message), bufferOf(question)];
+  if (resultOf(bytes, asked) !== 0) return undefined;
   const type = asked.readUInt16BE(asked.length - 4);
   const addresses: string[] = [];
   let at = asked.length;
@@ -57,6 +54,23 @@ export function decodeAnswer(message: Uint8Array, question: Uint8Array): string[
     at = data + length;
   }
   return addresses;
+}
+
+/** Whether it is the answer to `question` that there is no such name (RFC 8020), of whatever type. */
+export function saysNoSuchName(message: Uint8Array, question: Uint8Array): boolean {
+  return resultOf(bufferOf(message), bufferOf(question)) === NXDOMAIN;
+}
+
+/** The code of the answer to that question; undefined when it is none. */
+function resultOf(bytes: Buffer, asked: Buffer): number | undefined {
+  if (bytes.length < asked.length || bytes.readUInt16BE(0) !== asked.readUInt16BE(0)) return undefined;
+  const flags = bytes.readUInt16BE(2);
+  const isAnswer = (flags & IS_RESPONSE) !== 0 && bytes.readUInt16BE(4) === 1 && isSameName(bytes, asked);
+  return isAnswer ? flags & OPCODE_AND_RCODE : undefined;
+}
+
+function bufferOf({ buffer, byteOffset, byteLength }: Uint8Array): Buffer {
+  return Buffer.from(buffer, byteOffset, byteLength);
 }
 
 /** Names are equal in any case; lengths of labels are no letters. */

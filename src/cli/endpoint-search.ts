@@ -49,7 +49,7 @@ export function startEndpointSearch(options: EndpointSearchOptions): () => void 
       lastProblem = '';
     }
   };
-  const timer = setInterval(() => {
+  const begin = () => {
     if (isBusy) return;
     isBusy = true;
     round()
@@ -62,10 +62,13 @@ export function startEndpointSearch(options: EndpointSearchOptions): () => void 
       .finally(() => {
         isBusy = false;
       });
-  }, SAMPLE_MS);
+  };
+  // The first interval begins now.
+  begin();
+  const timer = setInterval(begin, SAMPLE_MS);
   return () => clearInterval(timer);
 }
 
-function keyText(key: Uint8Array): string {
+export function keyText(key: Uint8Array): string {
   return Buffer.from(key).toString('base64');
 }

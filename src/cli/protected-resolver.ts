@@ -1,6 +1,6 @@
 /**
  * Finds the addresses of a peer's name past the VPN that leads to it. While its tunnel does not work, a question asked the usual
- * way goes into it, as all of this user's traffic does. So the questions of this resolver leave by a protected socket, and go to
+ * way goes into it, as all of this user's traffic does; under lockdown it goes nowhere before there is a VPN. So the questions of this resolver leave by a protected socket, and go to
  * the machine's own name servers: those of resolv.conf(5) now, without the VPN's, then those that were there before the VPN.
  *
  * Only DNS over UDP: no hosts file, no search domains, no other name services. What these knew when the tunnel began is kept.
@@ -10,7 +10,7 @@ import { readFileSync } from 'node:fs';
 import { canonicalAddress } from '../model/address.js';
 import type { VpnConnection } from '../vpn/connection.js';
 import { UDPSocket } from '../vpn/socket-udp.js';
-import { decodeAnswer, encodeQuestion, TYPE_A, TYPE_AAAA } from './dns-message.js';
+import { decodeAnswer, encodeQuestion, saysNoSuchName, TYPE_A, TYPE_AAAA } from './dns-message.js';
 
 /** The second is what systemd-resolved asks when the first says to ask systemd-resolved. */
 const FILES = ['/etc/resolv.conf', '/run/systemd/resolve/resolv.conf'];
@@ -31,18 +31,23 @@ export class ProtectedResolver {
     this.#before = nameServers(FILES);
   }
 
-  /** Literals, IPv4 first; empty when nobody knew. Rejects when no socket can be had or protected. */
+  /**
+   * Literals, IPv4 first. Rejects as node's lookup() does: ENOTFOUND when somebody knew that there is no such name, or no address
+   * of it, EAI_AGAIN when nobody knew; and when no socket can be had or protected.
+   */
   async resolve(host: string): Promise<string[]> {
     const now = nameServers(FILES).filter((server) => !this.#ofVpn.has(server));
+    let code = 'EAI_AGAIN';
     for (const server of [...new Set([...now, ...this.#before])].slice(0, MAX_SERVERS)) {
       const addresses = await this.#ask(server, host);
-      if (addresses.length > 0) return addresses;
+      if (addresses !== undefined && addresses.length > 0) return addresses;
+      if (addresses !== undefined) code = 'ENOTFOUND';
     }
-    return [];
+    throw Object.assign(new Error(`${host} is not found`), { code });
   }
 
   /** A socket for every attempt: its port is half of what keeps strangers from answering. */
-  async #ask(server: string, host: string): Promise<string[]> {
+  async #ask(server: string, host: string): Promise<string[] | undefined> {
     const questions = [TYPE_A, TYPE_AAAA].flatMap((type) => encodeQuestion(randomInt(0x10000), host, type) ?? []);
     const socket = new UDPSocket();
     try {
@@ -54,20 +59,24 @@ export class ProtectedResolver {
   }
 }
 
-function exchange(socket: UDPSocket, server: string, questions: readonly Buffer[]): Promise<string[]> {
+/** Empty when all questions have been answered, with nothing; undefined when the server did not know, or did not say. */
+function exchange(socket: UDPSocket, server: string, questions: readonly Buffer[]): Promise<string[] | undefined> {
   const answers: (string[] | undefined)[] = questions.map(() => undefined);
+  const isComplete = () => answers.length > 0 && answers.every((each) => each !== undefined);
   return new Promise((resolve) => {
     const finish = () => {
       clearTimeout(late);
-      resolve(answers.flatMap((addresses) => addresses ?? []));
+      const found = answers.flatMap((addresses) => addresses ?? []);
+      resolve(found.length > 0 || isComplete() ? found : undefined);
     };
     const late = setTimeout(finish, PATIENCE_MS);
     socket.on('message', ({ message, remoteInfo }) => {
       if (canonicalAddress(remoteInfo.address) !== server || remoteInfo.port !== DNS_PORT) return;
+      const bytes = new Uint8Array(message);
       for (const [index, question] of questions.entries()) {
-        answers[index] ??= decodeAnswer(new Uint8Array(message), question);
+        answers[index] ??= saysNoSuchName(bytes, question) ? [] : decodeAnswer(bytes, question);
       }
-      if (answers.every((each) => each !== undefined)) finish();
+      if (isComplete()) finish();
     });
     const sent = questions.map((data) => socket.send({ data, address: { address: server, port: DNS_PORT } }));
     // A server that cannot be reached from here.

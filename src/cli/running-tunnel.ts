@@ -10,10 +10,12 @@ import { promisify } from 'node:util';
 import { KernelError } from '../model/errors.js';
 import { withOffload } from '../tunnel/index.js';
 import { openTunnelSocket, type TunnelSocket } from '../tunnel/tunnel-socket.js';
+import type { PeerChange } from '../tunnel/wireguard/device-config.js';
 import { startWireGuard } from '../tunnel/wireguard-tunnel.js';
 import { createVpnConnection } from '../vpn/vpn.js';
 import { startControlServer } from './control.js';
 import { startEndpointSearch } from './endpoint-search.js';
+import { startFirstSearch } from './first-search.js';
 import { runHook } from './hooks.js';
 import { ProtectedResolver } from './protected-resolver.js';
 import { makeRuntimeFolder } from './runtime-folder.js';
@@ -26,7 +28,7 @@ import { startUapiServer } from './uapi-server.js';
 import { UndoStack } from './undo-stack.js';
 import { chooseEndpoint, machineSources } from './wireguard/endpoints.js';
 import { EX_CONFIG, FileProblem } from './wireguard/problem.js';
-import type { Hook } from './wireguard/quick-file.js';
+import type { Hook, QuickPeer } from './wireguard/quick-file.js';
 
 const closeFd = promisify(closeFile);
 
@@ -122,19 +124,24 @@ async function start(
   const sources = {
     ...machineSources(protect),
     lookup: async (host: string) => {
-      const found = await resolver.resolve(host);
-      if (found.length > 0) known.set(host, found);
+      try {
+        known.set(host, await resolver.resolve(host));
+      } catch (error) {
+        if (!known.has(host)) throw error;
+      }
       return known.get(host) ?? [];
     },
   };
-  const endSearch = startEndpointSearch({
+  const search = {
     peers: file.peers,
     status: () => running.status(),
-    choose: (endpoint, current) => chooseEndpoint(file, endpoint, sources, current),
-    move: (peer) => running.move(peer),
+    choose: (endpoint: NonNullable<QuickPeer['endpoint']>, current: string | undefined) =>
+      chooseEndpoint(file, endpoint, sources, current),
+    move: (peer: PeerChange) => running.move(peer),
     note,
-  });
-  undo.push('the search for endpoints', endSearch);
+  };
+  undo.push('the first search for endpoints', startFirstSearch(search));
+  undo.push('the search for endpoints', startEndpointSearch(search));
   await runHooks(order, 'postUp', link, signal);
   signal.throwIfAborted();
 

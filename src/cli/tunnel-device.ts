@@ -1,7 +1,7 @@
 /** A WireGuard that runs, with the socket that it owns: what wg(8) may ask and set, and what status tells. */
 import { closeSync } from 'node:fs';
 import { KernelError } from '../model/errors.js';
-import { openTunnelSocket, type TunnelSocket } from '../tunnel/tunnel-socket.js';
+import { markOf, openTunnelSocket, type TunnelSocket } from '../tunnel/tunnel-socket.js';
 import type { PeerChange } from '../tunnel/wireguard/device-config.js';
 import { type UapiDevice, UapiError, type UapiRequest } from '../tunnel/wireguard/uapi.js';
 import type { WireGuardStatus, WireGuardTunnel } from '../tunnel/wireguard-tunnel.js';
@@ -26,6 +26,10 @@ export class TunnelDevice implements UapiBackend {
     return this.#socket.port;
   }
 
+  get fwmark(): number {
+    return markOf(this.#socket);
+  }
+
   status(): Promise<WireGuardStatus> {
     return this.#wireguard.status();
   }
@@ -37,6 +41,7 @@ export class TunnelDevice implements UapiBackend {
     return {
       privateKey: secrets.privateKey,
       listenPort: this.#socket.port,
+      fwmark: this.fwmark,
       peers: peers.map((peer) => ({ ...peer, presharedKey: presharedKeys.get(text(peer.publicKey)) })),
     };
   }

@@ -19,6 +19,8 @@ export interface TunnelOrder {
   log?: string;
   /** By host name, all addresses it had. */
   addresses: ReadonlyMap<string, readonly string[]>;
+  /** Names, or routes to peers, that were not to be had yet. */
+  waitingFor: readonly string[];
 }
 
 /** Both ends are of one program, so the form is node's own (the structured clone algorithm); bytes stay bytes, for zeroing. */

@@ -74,6 +74,11 @@ export function describeTunnel(
   };
 }
 
+/** The names of peers that are searched for, because `vpnctl up` could not find them yet. */
+export function waitingFor({ peers }: Pick<TunnelStatus, 'peers'>): string[] {
+  return peers.flatMap(({ endpoint, host }) => (endpoint === undefined && host !== undefined ? [host] : []));
+}
+
 /** More than that are counted. */
 const SHOWN_PREFIXES = 8;
 

@@ -23,6 +23,8 @@ const WIREGUARD_FOLDER = '/run/wireguard';
 const PATIENCE_MS = 30_000;
 
 export interface UapiBackend {
+  /** Of the tunnel's socket. */
+  readonly fwmark: number;
   get(): Promise<UapiDevice>;
   /** Rejects with a UapiError that has the errno for the answer; any other error is EIO. */
   set(request: UapiRequest & { operation: 'set' }): Promise<void>;
@@ -100,7 +102,7 @@ function serveClient(client: Socket, backend: UapiBackend): void {
 async function answer(client: Socket, text: string, backend: UapiBackend): Promise<void> {
   let reply: string;
   try {
-    const request = parseUapiRequest(text, interfaceIndex);
+    const request = parseUapiRequest(text, interfaceIndex, backend.fwmark);
     if (request.operation === 'set') await backend.set(request);
     reply = request.operation === 'get' ? printUapiDevice(await backend.get()) : printUapiErrno(0);
   } catch (error) {

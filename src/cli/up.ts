@@ -11,14 +11,16 @@ import { parseArgs } from 'node:util';
 import { IPV6 } from '../model/vpn-types.js';
 import { keepMemoryPrivate } from '../tunnel/private-memory.js';
 import { createVpnConnection } from '../vpn/vpn.js';
+import { ProtectedResolver } from './protected-resolver.js';
 import { makeRuntimeFolder } from './runtime-folder.js';
 import { live } from './tunnel-life.js';
 import { encodeOrder, type TunnelOrder, wipeKeys } from './tunnel-order.js';
 import type { StartResult } from './tunnel-process.js';
 import { deviceChangeOf } from './wireguard/device-change.js';
-import { chooseEndpoints, machineSources } from './wireguard/endpoints.js';
+import { chooseEndpoints, lookupOrElse, machineSources } from './wireguard/endpoints.js';
 import { findFile } from './wireguard/find-file.js';
 import { tunnelMtu } from './wireguard/mtu.js';
+import { warning } from './wireguard/problem.js';
 import { readQuickFile } from './wireguard/read-file.js';
 import { acceptedFamilies, vpnConfigOf } from './wireguard/vpn-config.js';
 
@@ -47,11 +49,10 @@ export async function up({ which, foreground, allowHooks }: UpOptions, say: UpOu
   const order = await orderOf(which, allowHooks, say.warn);
   try {
     if (foreground) {
-      const { name } = order;
-      return await live(order, new AbortController().signal, ({ link }) => say.print(`${name} (${link}): up`));
+      return await live(order, new AbortController().signal, ({ link }) => say.print(upSentence(order, link)));
     }
     const { link, log } = await startProcess(order);
-    say.print(`${order.name} (${link}): up, log in ${log}`);
+    say.print(`${upSentence(order, link)}, log in ${log}`);
     return 0;
   } finally {
     wipeKeys(order.change);
@@ -74,21 +75,35 @@ export class UpError extends Error {
   }
 }
 
+function upSentence({ name, waitingFor }: TunnelOrder, link: string): string {
+  return `${name} (${link}): up${waitingFor.length > 0 ? `, waiting for ${waitingFor.join(' and ')}` : ''}`;
+}
+
 async function orderOf(which: string, allowHooks: boolean, warn: (line: string) => void): Promise<TunnelOrder> {
   const { path, name } = findFile(which);
   const { file, warnings } = readQuickFile(path, { allowHooks });
   const connection = createVpnConnection({});
+  const resolver = new ProtectedResolver(connection, []);
+  const lookup = lookupOrElse((host) => resolver.resolve(host));
   const endpoints = await chooseEndpoints(
     file,
-    machineSources((fd) => connection.protect(fd)),
+    machineSources((fd) => connection.protect(fd), lookup),
   );
-  const routeMtus = [...endpoints.values()].map(({ routeMtu }) => routeMtu);
+  const routeMtus = [...endpoints.chosen.values()].map(({ routeMtu }) => routeMtu);
   const mtu = file.interface.mtu?.value ?? tunnelMtu(routeMtus, acceptedFamilies(file)[IPV6]);
   const { config, warnings: more } = vpnConfigOf(file, { name, mtu });
-  for (const line of [...warnings, ...more]) warn(line);
+  const notYet = [...endpoints.notYet.values()];
+  const later = notYet.map(({ line, reason }) =>
+    warning(path, line, `${reason}; until then nothing is sent to this peer`),
+  );
+  for (const line of [...warnings, ...more, ...later]) warn(line);
   const addresses = new Map<string, readonly string[]>();
-  for (const [{ endpoint }, chosen] of endpoints) if (endpoint) addresses.set(endpoint.value.host, chosen.addresses);
-  return { name, path: resolve(path), file, config, mtu, change: deviceChangeOf(file, endpoints), addresses };
+  for (const [{ endpoint }, found] of [...endpoints.chosen, ...endpoints.notYet]) {
+    if (endpoint && found.addresses.length > 0) addresses.set(endpoint.value.host, found.addresses);
+  }
+  const change = deviceChangeOf(file, endpoints);
+  const waitingFor = [...new Set(notYet.map(({ what }) => what))];
+  return { name, path: resolve(path), file, config, mtu, change, addresses, waitingFor };
 }
 
 const PROGRAM = fileURLToPath(new URL('./tunnel-process.js', import.meta.url));

@@ -9,7 +9,7 @@
 import type { Arena } from '../kernel/arena.js';
 import type { BootClock } from '../kernel/boot-clock.js';
 import { errno, libcAt } from '../kernel/ffi.js';
-import { VNET_HEADER_BYTES } from '../kernel/tun-offload.js';
+import { VIRTIO_NET_HDR_GSO_NONE, VNET_HEADER_BYTES } from '../kernel/tun-offload.js';
 import type { SumBlocks } from './checksum-simd.js';
 import { Coalescer, RUN_BYTES } from './coalescer.js';
 import type { TunnelCounters } from './counters.js';
@@ -324,7 +324,30 @@ export class DataPath {
   }
 
   #writeTun(at: number, length: number): void {
+    if (this.#write(at, length)) return;
+    const isJoined = this.#vnetBytes > 0 && this.#arena.memory[at + 1] !== VIRTIO_NET_HDR_GSO_NONE;
+    if (isJoined) this.#writeApart(at, length);
+    else this.#counters.undelivered++;
+  }
+
+  /** What the kernel does not take in one piece, as for want of memory, it may take as it came. */
+  #writeApart(at: number, length: number): void {
+    const segmenter = this.#segmenter;
+    const vnetBytes = this.#vnetBytes;
+    if (!segmenter.begin(at, at + vnetBytes, length - vnetBytes)) {
+      this.#counters.undelivered++;
+      return;
+    }
+    while (segmenter.next()) {
+      // Over the end of the packet before, which has been written.
+      const start = segmenter.at - vnetBytes;
+      this.#arena.memory.fill(0, start, segmenter.at);
+      if (!this.#write(start, vnetBytes + segmenter.length)) this.#counters.undelivered++;
+    }
+  }
+
+  #write(at: number, length: number): boolean {
     this.#counters.tunWrites++;
-    if (libcAt.write(this.#tunFd, this.#arena.address + at, length) < 0) this.#counters.undelivered++;
+    return libcAt.write(this.#tunFd, this.#arena.address + at, length) >= 0;
   }
 }

@@ -4,7 +4,7 @@
  */
 import { checked, lastError } from '../kernel/errno.js';
 import { libc } from '../kernel/ffi.js';
-import { AF_INET6, SOCK_DGRAM, socketDomain, socketType } from '../kernel/socket-options.js';
+import { AF_INET6, SOCK_DGRAM, socketDomain, socketMark, socketType } from '../kernel/socket-options.js';
 
 const SOCK_NONBLOCK = 0o4000;
 const SOCK_CLOEXEC = 0o2000000;
@@ -13,7 +13,12 @@ const SO_SNDBUF = 7;
 const SO_RCVBUF = 8;
 const SO_SNDBUFFORCE = 32;
 const SO_RCVBUFFORCE = 33;
+const IPPROTO_IP = 0;
+const IP_MTU_DISCOVER = 10;
 const IPPROTO_IPV6 = 41;
+const IPV6_MTU_DISCOVER = 23;
+/** Both families' IP_PMTUDISC_DONT. */
+const PMTUDISC_DONT = 0;
 const IPV6_V6ONLY = 26;
 const IPV6_RECVPKTINFO = 49;
 const SOL_UDP = 17;
@@ -37,6 +42,11 @@ export function openTunnelSocket(port = 0): TunnelSocket {
     ] as const) {
       if (!setOption(fd, SOL_SOCKET, force, BUFFER_BYTES)) setOption(fd, SOL_SOCKET, plain, BUFFER_BYTES);
     }
+    // Without DF a router that is too narrow makes fragments. With it, one that filters ICMP would swallow every full packet that
+    // is sent alone. What the kernel knows of a path (routes, earlier ICMP) still counts: then it makes the fragments here.
+    // IP_PMTUDISC_OMIT would pass over that, and IPv6 depends on it.
+    setOption(fd, IPPROTO_IP, IP_MTU_DISCOVER, PMTUDISC_DONT);
+    setOption(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, PMTUDISC_DONT);
     // Which of our addresses a datagram came to.
     setOption(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1);
     // Where the kernel has none, every datagram comes alone.
@@ -52,6 +62,11 @@ export function openTunnelSocket(port = 0): TunnelSocket {
     libc.close(fd);
     throw error;
   }
+}
+
+/** SO_MARK of it; protected by the service it has one. */
+export function markOf({ fd }: TunnelSocket): number {
+  return socketMark(fd);
 }
 
 function setOption(fd: number, level: number, option: number, value: number): boolean {

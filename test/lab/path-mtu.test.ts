@@ -10,12 +10,13 @@ import { Lab } from './lib/lab.js';
 import { requireRoot } from './lib/prerequisites.js';
 
 const PROGRAM = `
-  import { routeMtu } from '/run/repo/dist/src/tunnel/path-mtu.js';
+  import { BroadcastError, routeMtu } from '/run/repo/dist/src/tunnel/path-mtu.js';
   const scopeId = Number(process.argv[1]);
   const answers = {};
   for (const address of process.argv.slice(2)) {
     const question = address.startsWith('fe80') ? { scopeId } : {};
-    answers[address] = await routeMtu(address, question).catch((error) => error.errnoName ?? String(error));
+    const told = (error) => (error instanceof BroadcastError ? 'broadcast' : (error.errnoName ?? String(error)));
+    answers[address] = await routeMtu(address, question).catch(told);
   }
   console.log(JSON.stringify(answers));
 `;
@@ -47,6 +48,7 @@ test('routeMtu() knows the MTU of links and routes, and names what is wrong wher
     '2001:db8:ffff::1': 'ENETUNREACH',
     '198.51.101.1': 'EHOSTUNREACH',
     '198.51.102.1': 'EACCES',
+    '192.0.2.255': 'broadcast',
     '198.51.103.1': 'EINVAL',
     '2001:db8:2::1': 'EHOSTUNREACH',
   };

@@ -9,6 +9,7 @@ import { test } from 'node:test';
 import { canonicalState, diffState } from './lib/canonical-state.js';
 import { captureDepartures, kinds } from './lib/departures.js';
 import { EVERYWHERE, pathOf } from './lib/exits.js';
+import { startPeer } from './lib/peers.js';
 import { ADDRESSES } from './lib/standard-lab.js';
 import { eventually, settledState } from './lib/vpn-lab.js';
 import { INSIDE, officeConf, type User, userOf, type VpnctlLab, vpnctlLab, WG_PORT } from './lib/vpnctl-lab.js';
@@ -214,6 +215,9 @@ test('what is wrong is one line, exit 65, 66, 69, 78 or 1, and nothing is set up
     [78, good.replace(/Endpoint = .*/, 'Endpoint = no.such.name.invalid:51820'), /cannot be resolved/],
     [78, good.replace('[Peer]', 'ListenPort = 4500\n[Peer]'), /bad\.conf:\d+: ListenPort 4500: another program has it/],
   ];
+  // That there is no such name somebody has to know: nobody who answers is "not yet".
+  await lab.router.ip('address add 192.0.2.53/24 dev eth0');
+  await startPeer(lab.router, { kind: 'dns', name: 'router', a: '', rcode: 3, address: '192.0.2.53' });
   const other = await lab.process(2002);
   await other.call('bind', await other.call('open', 1, 'udp'), '0.0.0.0', 4500);
   for (const [exitCode, text, said] of later) {

@@ -1,18 +1,18 @@
 /** From a wg-quick file to what the WireGuard device is told at its start: the whole of it, nothing stays from before. */
 import type { DeviceChange, PeerChange } from '../../tunnel/wireguard/device-config.js';
-import type { ChosenEndpoint } from './endpoints.js';
+import type { Endpoints, NotYet } from './endpoints.js';
 import { prefixText, type QuickFile, type QuickPeer } from './quick-file.js';
 
 /** The keys are those of `file`, not copies: who zeroes them ends both. `endpoints` is what `chooseEndpoints` found. */
-export function deviceChangeOf(file: QuickFile, endpoints: ReadonlyMap<QuickPeer, ChosenEndpoint>): DeviceChange {
+export function deviceChangeOf(file: QuickFile, { chosen, notYet }: Endpoints): DeviceChange {
   return {
-    privateKey: file.interface.privateKey.value,
+    ...(file.interface.privateKey && { privateKey: file.interface.privateKey.value }),
     replacePeers: true,
-    peers: file.peers.map((peer) => peerChange(peer, endpoints.get(peer))),
+    peers: file.peers.map((peer) => peerChange(peer, chosen.get(peer) ?? notYet.get(peer)?.endpoint)),
   };
 }
 
-function peerChange(peer: QuickPeer, endpoint: ChosenEndpoint | undefined): PeerChange {
+function peerChange(peer: QuickPeer, endpoint: NotYet['endpoint']): PeerChange {
   return {
     publicKey: peer.publicKey.value,
     ...(peer.presharedKey && { presharedKey: peer.presharedKey.value }),
@@ -23,6 +23,6 @@ function peerChange(peer: QuickPeer, endpoint: ChosenEndpoint | undefined): Peer
   };
 }
 
-function endpointOf({ address, port, scopeId }: ChosenEndpoint): NonNullable<PeerChange['endpoint']> {
+function endpointOf({ address, port, scopeId }: NonNullable<NotYet['endpoint']>): NonNullable<PeerChange['endpoint']> {
   return { address, port, ...(scopeId === undefined ? {} : { scopeId }) };
 }

@@ -5,8 +5,8 @@
 import { lookup } from 'node:dns/promises';
 import { readFileSync } from 'node:fs';
 import { canonicalAddress, literalFamily } from '../../model/address.js';
-import { KernelError } from '../../model/errors.js';
-import { routeMtu } from '../../tunnel/path-mtu.js';
+import { BusinessError, KernelError } from '../../model/errors.js';
+import { BroadcastError, routeMtu } from '../../tunnel/path-mtu.js';
 import { EX_CONFIG, FileProblem } from './problem.js';
 import { innerAddress } from './quick-check.js';
 import type { At, QuickEndpoint, QuickFile, QuickPeer } from './quick-file.js';
@@ -24,6 +24,33 @@ export interface ChosenEndpoint {
   readonly routeMtu: number;
 }
 
+/** Nothing is wrong with the file: there is no network that leads to this endpoint yet, or nobody who knows its name. */
+export class NotYet extends FileProblem {
+  /** What is not there yet, for a sentence: a name, or the route to something. */
+  readonly what: string;
+  /** All that the name has. */
+  readonly addresses: readonly string[];
+  /** Where the peer is as soon as there is a route; undefined: to be searched for. */
+  readonly endpoint: Omit<ChosenEndpoint, 'addresses' | 'routeMtu'> | undefined;
+
+  constructor(
+    at: { path: string; line: number; reason: string },
+    { what, addresses = [], endpoint }: { what: string; addresses?: readonly string[]; endpoint?: NotYet['endpoint'] },
+  ) {
+    super(EX_CONFIG, at.path, at.line, at.reason);
+    this.what = what;
+    this.addresses = addresses;
+    this.endpoint = endpoint;
+  }
+}
+
+/** What `chooseEndpoints` finds. */
+export interface Endpoints {
+  readonly chosen: ReadonlyMap<QuickPeer, ChosenEndpoint>;
+  /** Peers whose endpoint is not to be had yet. */
+  readonly notYet: ReadonlyMap<QuickPeer, NotYet>;
+}
+
 /** Every address of a host name, best first; rejects when there is none. */
 export type Lookup = (host: string) => Promise<readonly string[]>;
 
@@ -36,9 +63,12 @@ export interface EndpointSources {
 }
 
 /** The machine's own. `protect` is the VPN connection's, without which the route found may be that of a VPN. */
-export function machineSources(protect?: (fd: number) => Promise<void>): EndpointSources {
+export function machineSources(
+  protect?: (fd: number) => Promise<void>,
+  lookup: Lookup = systemLookup,
+): EndpointSources {
   return {
-    lookup: systemLookup,
+    lookup,
     routeMtu: (address, scopeId) => routeMtu(address, { scopeId, protect }),
     interfaceIndex,
   };
@@ -49,11 +79,20 @@ export async function systemLookup(host: string): Promise<string[]> {
   return (await lookup(host, { all: true, verbatim: true })).map(({ address }) => address);
 }
 
-/** The endpoints of all peers that have one. Throws FileProblem 78 for the first that cannot be reached. */
-export async function chooseEndpoints(
-  file: QuickFile,
-  sources: EndpointSources,
-): Promise<Map<QuickPeer, ChosenEndpoint>> {
+/** Asks `next` where no name server is to be had by the usual way: before there is a network, and under lockdown. */
+export function lookupOrElse(next: Lookup, first: Lookup = systemLookup): Lookup {
+  return async (host) => {
+    try {
+      return await first(host);
+    } catch (error) {
+      if (codeOf(error) !== 'EAI_AGAIN') throw error;
+      return await next(host);
+    }
+  };
+}
+
+/** The endpoints of all peers that have one. Throws FileProblem 78 for the first that can never be reached. */
+export async function chooseEndpoints(file: QuickFile, sources: EndpointSources): Promise<Endpoints> {
   // Names all at once, since each may wait for a timeout; routes one after the other, since each takes a socket.
   const names = new Set(file.peers.flatMap(({ endpoint }) => (endpoint ? [endpoint.value.host] : [])));
   const answers = new Map<string, Promise<readonly string[]>>();
@@ -64,19 +103,25 @@ export async function chooseEndpoints(
   }
   const known: EndpointSources = { ...sources, lookup: (host) => answers.get(host) ?? sources.lookup(host) };
   const chosen = new Map<QuickPeer, ChosenEndpoint>();
+  const notYet = new Map<QuickPeer, NotYet>();
   for (const peer of file.peers) {
-    const endpoint = peer.endpoint && (await chooseEndpoint(file, peer.endpoint, known));
-    if (endpoint) chosen.set(peer, endpoint);
+    if (peer.endpoint === undefined) continue;
+    try {
+      chosen.set(peer, await chooseEndpoint(file, peer.endpoint, known));
+    } catch (error) {
+      if (!(error instanceof NotYet)) throw error;
+      notYet.set(peer, error);
+    }
   }
-  return chosen;
+  return { chosen, notYet };
 }
 
 /**
  * One endpoint. Of a name's addresses the first that has a route, in the order of `lookup`, as wg(8) takes the first. When the
  * peer did not answer at `current`, the name's other addresses get their turn before it does again.
  *
- * Throws FileProblem 78: the name cannot be resolved, every address of it is our own or behind the tunnel, there is no route, no
- * such interface.
+ * Throws FileProblem 78: the name cannot be resolved, every address of it is our own or behind the tunnel, there is no such
+ * interface. As NotYet: there is no route, or nobody who could be asked for the name.
  */
 export async function chooseEndpoint(
   file: QuickFile,
@@ -89,7 +134,7 @@ export async function chooseEndpoint(
   };
   const scopeId = zone === undefined ? undefined : sources.interfaceIndex(zone);
   if (zone !== undefined && scopeId === undefined) fault(`Endpoint: there is no interface ${zone}`);
-  const addresses = literalFamily(host) ? [host] : await resolve(host, sources.lookup, fault);
+  const addresses = literalFamily(host) ? [host] : await resolve(host, sources.lookup, file.path, line);
   const inner = innerAddress(file);
   const outer = addresses.filter((address) => !inner(address));
   const [first = ''] = addresses;
@@ -101,19 +146,35 @@ export async function chooseEndpoint(
       return { address, port, addresses: outer, ...(scopeId === undefined ? {} : { scopeId }), routeMtu: mtu };
     } catch (error) {
       if (!(error instanceof KernelError)) throw error;
-      noRoute ??= error;
+      if (!(error instanceof BroadcastError)) noRoute ??= error;
     }
   }
+  if (noRoute === undefined) {
+    fault(
+      `Endpoint ${named(host, outer[0] ?? '')} is the broadcast address of a network of this machine's; give the peer's own`,
+    );
+  }
   const why = `there is no route to it (${noRoute?.errnoName}); connect this machine to a network that has one`;
-  return fault(`Endpoint ${named(host, outer[0] ?? '')}: ${why}`);
+  const reason = `Endpoint ${named(host, outer[0] ?? '')}: ${why}`;
+  if (noRoute?.errnoName === 'EAFNOSUPPORT') fault(reason);
+  const endpoint = literalFamily(host) ? { address: host, port, ...(scopeId !== undefined && { scopeId }) } : undefined;
+  throw new NotYet({ path: file.path, line, reason }, { what: `a route to ${host}`, addresses: outer, endpoint });
 }
 
-async function resolve(host: string, lookup: Lookup, fault: (reason: string) => never): Promise<string[]> {
+async function resolve(host: string, lookup: Lookup, path: string, line: number): Promise<string[]> {
+  const fault = (reason: string): never => {
+    throw new FileProblem(EX_CONFIG, path, line, reason);
+  };
   let answers: readonly string[];
   try {
     answers = await lookup(host);
   } catch (error) {
-    const code = (error as NodeJS.ErrnoException).code ?? 'no answer';
+    if (error instanceof BusinessError) throw error;
+    const code = codeOf(error) ?? 'no answer';
+    if (code === 'EAI_AGAIN') {
+      const reason = `Endpoint ${host} cannot be resolved yet (${code}); check that this machine has a network and DNS`;
+      throw new NotYet({ path, line, reason }, { what: host });
+    }
     return fault(`Endpoint ${host} cannot be resolved (${code}); check the name, and that DNS works`);
   }
   const addresses = answers.map((answer) => canonicalAddress(answer)).filter((address) => address !== undefined);
@@ -121,6 +182,10 @@ async function resolve(host: string, lookup: Lookup, fault: (reason: string) => 
   return usable.length > 0
     ? usable
     : fault(`Endpoint ${host} resolves to no address that a peer can have; check the name`);
+}
+
+function codeOf(error: unknown): string | undefined {
+  return (error as NodeJS.ErrnoException).code;
 }
 
 function named(host: string, address: string): string {

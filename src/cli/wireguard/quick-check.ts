@@ -8,10 +8,10 @@
  * address, written where the outer one belongs.
  */
 import { familyOf, type Prefix, prefixContains } from '../../model/address.js';
-import { MAX_ADDRESSES, MAX_DNS_ADDRESSES, MAX_ROUTES, MAX_SEARCH_DOMAINS, MIN_IPV6_MTU } from '../../model/limits.js';
+import { MAX_ADDRESSES, MAX_DNS_ADDRESSES, MAX_SEARCH_DOMAINS, MIN_IPV6_MTU } from '../../model/limits.js';
 import { coverage } from '../../model/on-link.js';
 import { IPV6 } from '../../model/vpn-types.js';
-import { importPrivateKey, publicKeyOf, sharedSecret } from '../../tunnel/wireguard/x25519.js';
+import { generatePrivateKey, importPrivateKey, publicKeyOf, sharedSecret } from '../../tunnel/wireguard/x25519.js';
 import { EX_CONFIG, EX_DATAERR, type ExitCode, FileProblem } from './problem.js';
 import { type At, prefixText, type QuickFile } from './quick-file.js';
 
@@ -28,12 +28,11 @@ export function checkQuickFile(file: QuickFile): void {
   checkEndpoints(file);
 }
 
-function checkCounts({ path, interface: own, peers }: QuickFile): void {
+function checkCounts({ path, interface: own }: QuickFile): void {
   const limits: [key: string, entries: readonly At<unknown>[], maximum: number][] = [
     ['Address', own.addresses, MAX_ADDRESSES],
     ['DNS', own.dnsServers, MAX_DNS_ADDRESSES],
     ['DNS', own.searchDomains, MAX_SEARCH_DOMAINS],
-    ['AllowedIPs', own.table === 'off' ? [] : peers.flatMap(({ allowedIps }) => allowedIps), MAX_ROUTES],
   ];
   for (const [key, entries, maximum] of limits) {
     const first = entries[maximum];
@@ -61,8 +60,9 @@ function checkAddresses({ path, interface: { addresses, mtu } }: QuickFile): voi
 
 function checkPeerKeys({ path, interface: { privateKey }, peers }: QuickFile): void {
   const text = (key: Uint8Array) => Buffer.from(key).toString('base64');
-  const own = text(publicKeyOf(privateKey.value));
-  const imported = importPrivateKey(privateKey.value);
+  const own = privateKey && text(publicKeyOf(privateKey.value));
+  // Whether a peer's key is one does not depend on ours.
+  const imported = importPrivateKey(privateKey?.value ?? generatePrivateKey());
   const seen = new Map<string, number>();
   for (const { value, line } of peers.map(({ publicKey }) => publicKey)) {
     const key = text(value);

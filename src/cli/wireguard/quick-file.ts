@@ -21,9 +21,12 @@ export interface QuickFile {
 export interface QuickInterface {
   /** Of the first [Interface]. */
   readonly line: number;
-  readonly privateKey: At<Uint8Array>;
+  /** Undefined only with a PostUp, which may set one. */
+  readonly privateKey: At<Uint8Array> | undefined;
   /** 0: any. */
   readonly listenPort: At<number> | undefined;
+  /** Not used: the service marks the socket. */
+  readonly fwMark: At<number> | undefined;
   /** At least one; hosts' addresses, with their host bits. */
   readonly addresses: readonly At<Prefix>[];
   readonly dnsServers: readonly At<string>[];

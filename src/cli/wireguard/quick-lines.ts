@@ -1,9 +1,10 @@
 /**
  * The lines of a wg-quick file, as wg-quick(8) and wg(8) read them: `#` begins a comment wherever it stands, names of sections
- * and keys are the same in any case, blanks around both sides of `=` do not count, and lines may end with CR LF. Other than
- * there, a key that takes one value cannot be given twice: one of the two would silently be ignored.
+ * and keys are the same in any case, blanks around both sides of `=` do not count, nor anywhere in what wg(8) reads, lines may end
+ * with CR LF, and a key without a value is as if it were not there. Other than there, a key that takes one value cannot be given
+ * twice: one of the two would silently be ignored.
  */
-import { EX_DATAERR, FileProblem, type Refuse } from './problem.js';
+import { EX_CONFIG, EX_DATAERR, FileProblem, type Refuse } from './problem.js';
 import type { At } from './quick-file.js';
 
 export const INTERFACE_KEYS = [
@@ -25,6 +26,13 @@ export type Key = (typeof INTERFACE_KEYS)[number] | (typeof PEER_KEYS)[number];
 
 type Kind = 'Interface' | 'Peer';
 const KEYS: Readonly<Record<Kind, readonly Key[]>> = { Interface: INTERFACE_KEYS, Peer: PEER_KEYS };
+/** wg(8) takes all blanks out of its lines before it reads them; the others are wg-quick's. */
+const KEYS_OF_WG: ReadonlySet<Key> = new Set(['PrivateKey', 'ListenPort', 'FwMark', ...PEER_KEYS]);
+/** They change what the datagrams look like. */
+const AMNEZIA_KEYS = [
+  ...['Jc', 'Jmin', 'Jmax', 'S1', 'S2', 'S3', 'S4', 'H1', 'H2', 'H3', 'H4'],
+  ...['I1', 'I2', 'I3', 'I4', 'I5', 'J1', 'J2', 'J3', 'Itime', 'AdvancedSecurity'],
+];
 
 interface Entry extends At<string> {
   readonly key: Key;
@@ -41,8 +49,9 @@ export class Section {
     this.line = line;
   }
 
+  /** What is left blank is not there. */
   add(entry: Entry): void {
-    this.#entries.push(entry);
+    if (entry.value !== '') this.#entries.push(entry);
   }
 
   /** The value of a key that may be there once. */
@@ -50,19 +59,14 @@ export class Section {
     const [entry, again] = this.#entries.filter((each) => each.key === key);
     if (entry === undefined) return undefined;
     if (again !== undefined) this.#refuse(again, `is in line ${entry.line} already; keep one of them`);
-    return this.#parsed(entry, entry.value, parse);
+    return this.#parsed(entry, KEYS_OF_WG.has(key) ? withoutBlanks(entry.value) : entry.value, parse);
   }
 
-  /** The elements of all lines with this key, each a list with commas or blanks in between. */
-  list<T>(key: Key, parse: (text: string, refuse: Refuse) => T): At<T>[] {
+  /** The elements of all lines with this key, each a list with commas or blanks in between, unless `split` knows better. */
+  list<T>(key: Key, parse: (text: string, refuse: Refuse) => T, split = splitList): At<T>[] {
     return this.#entries
       .filter((each) => each.key === key)
-      .flatMap((entry) => {
-        const elements = entry.value.split(/[\s,]+/).filter((element) => element !== '');
-        // wg(8) prints nothing for a peer without prefixes, but it reads an empty list.
-        if (elements.length === 0 && key !== 'AllowedIPs') this.#refuse(entry, 'has no value');
-        return elements.map((element) => this.#parsed(entry, element, parse));
-      });
+      .flatMap((entry) => split(entry.value).map((element) => this.#parsed(entry, element, parse)));
   }
 
   /** The values of all lines with this key, whole. */
@@ -78,6 +82,14 @@ export class Section {
   #refuse({ key, line }: Entry, reason: string, exitCode: Parameters<Refuse>[1] = EX_DATAERR): never {
     throw new FileProblem(exitCode, this.#path, line, `${key} ${reason}`);
   }
+}
+
+function splitList(value: string): string[] {
+  return value.split(/[\s,]+/).filter((element) => element !== '');
+}
+
+function withoutBlanks(text: string): string {
+  return text.replace(/\s+/g, '');
 }
 
 export interface Sections {
@@ -109,22 +121,30 @@ export function splitSections(text: string, path: string): Sections {
     const equals = stripped.indexOf('=');
     // Neither the line nor the name of an unknown key is shown: base64 ends with "=", so either may be a key's value.
     if (equals < 0) fault('this line is neither KEY = VALUE nor [SECTION]; a comment begins with #');
-    const name = stripped.slice(0, equals).trim();
+    const name = withoutBlanks(stripped.slice(0, equals));
+    const value = stripped.slice(equals + 1).trim();
     if (current === undefined) {
       const kind: Kind = keyOf(name, 'Peer') ? 'Peer' : 'Interface';
       throw problem(`${keyOf(name, kind) ?? 'this key'} is outside a section; put [${kind}] above it`);
     }
     const { kind, section } = current;
+    const amnezia = AMNEZIA_KEYS.find((key) => key.toLowerCase() === name.toLowerCase());
+    if (amnezia !== undefined) {
+      if (value !== '') throw new FileProblem(EX_CONFIG, path, line, `${amnezia} ${OF_AMNEZIA}`);
+      continue;
+    }
     const key = keyOf(name, kind) ?? fault(unknownKey(name, kind));
-    const value = stripped.slice(equals + 1).trim();
     section.add({ key, value, line });
   }
   if (own === undefined) throw new FileProblem(EX_DATAERR, path, 1, 'there is no [Interface] section; add one');
   return { interface: own, peers };
 }
 
+const OF_AMNEZIA =
+  "is AmneziaWG's, and a server that wants it does not answer plain WireGuard; ask for a WireGuard file, or use an AmneziaWG client";
+
 function kindOf(header: string): Kind | undefined {
-  const lower = header.toLowerCase();
+  const lower = withoutBlanks(header).toLowerCase();
   if (lower === '[interface]') return 'Interface';
   return lower === '[peer]' ? 'Peer' : undefined;
 }

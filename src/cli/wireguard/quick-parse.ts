@@ -19,6 +19,7 @@ import {
   parseMtu,
   parsePort,
   parseTable,
+  splitAllowedIps,
 } from './quick-values.js';
 
 export interface QuickOptions {
@@ -52,16 +53,20 @@ export function parseQuickFile(text: string, path: string, options: QuickOptions
 
 function parseInterface(section: Section, path: string, { allowHooks }: QuickOptions): QuickInterface {
   const dns = section.list('DNS', parseDns);
-  section.single('FwMark', parseFwMark);
   const addresses = section.list('Address', parseAddress);
   if (addresses.length === 0)
     missing(path, section, '[Interface] has no Address; a VPN needs one, such as 10.0.0.2/32');
   const privateKey = section.single('PrivateKey', parseKey);
   const command = hookParser(allowHooks);
+  const postUp = section.each(HOOKS.postUp, command);
+  // A command that runs when the tunnel does may set one: until then it is silent.
+  if (privateKey === undefined && postUp.length === 0)
+    missing(path, section, '[Interface] has no PrivateKey; `vpnctl wg genkey` makes one');
   return {
     line: section.line,
-    privateKey: privateKey ?? missing(path, section, '[Interface] has no PrivateKey; `vpnctl wg genkey` makes one'),
+    privateKey,
     listenPort: section.single('ListenPort', parsePort),
+    fwMark: section.single('FwMark', parseFwMark),
     addresses,
     dnsServers: dns.flatMap(({ value, line }) => ('server' in value ? [{ value: value.server, line }] : [])),
     searchDomains: dns.flatMap(({ value, line }) => ('domain' in value ? [{ value: value.domain, line }] : [])),
@@ -69,7 +74,7 @@ function parseInterface(section: Section, path: string, { allowHooks }: QuickOpt
     table: section.single('Table', parseTable)?.value ?? 'auto',
     hooks: {
       preUp: section.each(HOOKS.preUp, command),
-      postUp: section.each(HOOKS.postUp, command),
+      postUp,
       preDown: section.each(HOOKS.preDown, command),
       postDown: section.each(HOOKS.postDown, command),
     },
@@ -79,7 +84,7 @@ function parseInterface(section: Section, path: string, { allowHooks }: QuickOpt
 
 function parsePeer(section: Section, path: string): QuickPeer {
   const publicKey = section.single('PublicKey', parseKey);
-  const prefixes = section.list('AllowedIPs', parseAllowedIp);
+  const prefixes = section.list('AllowedIPs', parseAllowedIp, splitAllowedIps);
   return {
     line: section.line,
     publicKey: publicKey ?? missing(path, section, '[Peer] has no PublicKey; ask the other side for it'),
@@ -94,7 +99,7 @@ function hookParser(allowHooks: boolean): (text: string, refuse: Refuse) => stri
   return (text, refuse) => {
     if (!allowHooks)
       refuse('runs a command, which a file may not do by itself; remove it or use --allow-hooks', EX_CONFIG);
-    return text === '' ? refuse('has no value') : text;
+    return text;
   };
 }
 

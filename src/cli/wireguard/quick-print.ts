@@ -17,8 +17,9 @@ function printInterface(own: QuickInterface): string[] {
   const dns = [...own.dnsServers, ...own.searchDomains];
   return [
     '[Interface]',
-    `PrivateKey = ${base64(own.privateKey.value)}`,
+    ...(own.privateKey ? [`PrivateKey = ${base64(own.privateKey.value)}`] : []),
     ...optional('ListenPort', own.listenPort),
+    ...optional('FwMark', own.fwMark),
     ...own.addresses.map(({ value }) => `Address = ${prefixText(value)}`),
     ...dns.map(({ value }) => `DNS = ${value}`),
     ...optional('MTU', own.mtu),

@@ -71,6 +71,24 @@ export function parseAllowedIp(text: string, refuse: Refuse): Prefix {
   return { address: clearHostBits(address, prefixLength), prefixLength };
 }
 
+/**
+ * wg(8) wants commas, and takes no notice of blanks: `10.0.0.0 / 8`. Blanks between prefixes are taken for commas all the same.
+ *
+ * @example splitAllowedIps('10.0.0.0 / 8, ::1 ::2') // ['10.0.0.0/8', '::1', '::2']
+ */
+export function splitAllowedIps(text: string): string[] {
+  return text.split(',').flatMap((element) => {
+    const parts = element.split(/\s+/).filter((part) => part !== '');
+    const whole = parts.join('');
+    return !parts.every(isPrefix) && isPrefix(whole) ? [whole] : parts;
+  });
+}
+
+function isPrefix(text: string): boolean {
+  const [literal = '', length = '0'] = text.split('/');
+  return canonicalAddress(literal) !== undefined && /^\d{1,3}$/.test(length);
+}
+
 function parsePrefix(text: string, minimum: number, example: string, refuse: Refuse): Prefix {
   const [literal = '', length, ...rest] = text.split('/');
   const address = canonicalAddress(literal);
@@ -137,10 +155,11 @@ function isDomainName(text: string): boolean {
   return text.length < MAX_DOMAIN_LENGTH && /^[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?$/.test(text);
 }
 
-/** vpnd marks and protects the tunnel's own packets, so that only "none" can be meant here. */
-export function parseFwMark(text: string, refuse: Refuse): void {
-  if (/^(off|0|0x0+)$/i.test(text)) return;
-  refuse('is not for a file to choose: vpnd protects the tunnel itself; remove the line, or write off', EX_CONFIG);
+/** `off` is 0. */
+export function parseFwMark(text: string, refuse: Refuse): number {
+  if (text.toLowerCase() === 'off') return 0;
+  const mark = /^(\d{1,10}|0x[0-9a-f]{1,8})$/i.test(text) ? Number(text) : Number.NaN;
+  return mark <= 0xffffffff ? mark : refuse(`is ${shown(text)}, neither off nor a number in 0..0xffffffff`);
 }
 
 export function parseTable(text: string, refuse: Refuse): 'auto' | 'off' {

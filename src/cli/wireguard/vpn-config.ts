@@ -1,8 +1,9 @@
 /**
  * From a wg-quick file to what the VPN API and the WireGuard device take.
  *
- * **Routes.** AllowedIPs of all peers become routes, 0.0.0.0/0 and ::/0 the default route, and so do the two halves of a
- * family (0.0.0.0/1 with 128.0.0.0/1, ::/1 with 8000::/1), which are another way to write it. With `Table = off`, and with
+ * **Routes.** AllowedIPs of all peers become routes, neighbours joined to one: all lead into the same vNIC. 0.0.0.0/0 and ::/0 are the
+ * default route, and so is what makes up a whole family (0.0.0.0/1 with 128.0.0.0/1), which is another way to write it. What lies inside
+ * of those stays a route: unlike the default route it goes before local networks. With `Table = off`, and with
  * nothing in AllowedIPs, there is no route but to the networks of our own addresses and to the DNS servers: the default routes
  * are said to be excluded, because a config without routes would mean all of them.
  *
@@ -17,10 +18,11 @@
  */
 import { familyOf, type Prefix } from '../../model/address.js';
 import { BusinessError } from '../../model/errors.js';
-import { MIN_IPV6_MTU } from '../../model/limits.js';
+import { MAX_ROUTES, MIN_IPV6_MTU } from '../../model/limits.js';
 import { parseVpnConfig } from '../../model/vpn-config.js';
 import { checkVpnConfig } from '../../model/vpn-config-check.js';
 import { FAMILIES, type Family, IPV4, IPV6, type RouteInfo, type VpnConfig } from '../../model/vpn-types.js';
+import { joinPrefixes, nestedPrefixes } from './join-prefixes.js';
 import { EX_CONFIG, FileProblem, warning } from './problem.js';
 import { prefixText, type QuickFile } from './quick-file.js';
 
@@ -28,32 +30,31 @@ const EVERYTHING: Readonly<Record<Family, Prefix>> = {
   1: { address: '0.0.0.0', prefixLength: 0 },
   2: { address: '::', prefixLength: 0 },
 };
-const HALVES: Readonly<Record<Family, readonly string[]>> = {
-  1: ['0.0.0.0/1', '128.0.0.0/1'],
-  2: ['::/1', '8000::/1'],
-};
 const NAME: Readonly<Record<Family, string>> = { 1: 'IPv4', 2: 'IPv6' };
 
 /** What the file wants of one family. */
 interface Wish {
   readonly hasAddress: boolean;
-  /** Of AllowedIPs, with halves put together; empty with `Table = off`. */
+  /** Of AllowedIPs, with neighbours joined; empty with `Table = off`. */
   readonly routes: readonly Prefix[];
   readonly hasDefault: boolean;
 }
 
 function wishOf({ interface: own, peers }: QuickFile, family: Family): Wish {
   const hasAddress = own.addresses.some(({ value }) => familyOf(value.address) === family);
-  const prefixes = new Map<string, Prefix>();
-  for (const { value } of own.table === 'off' ? [] : peers.flatMap(({ allowedIps }) => allowedIps)) {
-    if (familyOf(value.address) === family) prefixes.set(prefixText(value), value);
-  }
-  const everything = EVERYTHING[family];
-  if (HALVES[family].every((half) => prefixes.has(half))) {
-    for (const half of HALVES[family]) prefixes.delete(half);
-    prefixes.set(prefixText(everything), everything);
-  }
-  return { hasAddress, routes: [...prefixes.values()], hasDefault: prefixes.has(prefixText(everything)) };
+  const allowed = own.table === 'off' ? [] : peers.flatMap(({ allowedIps }) => allowedIps.map(({ value }) => value));
+  const prefixes = allowed.filter(({ address }) => familyOf(address) === family);
+  const parts = prefixes.filter(({ prefixLength }) => prefixLength > 0);
+  const { isWhole, routes } = joinParts(parts);
+  const hasDefault = isWhole || parts.length < prefixes.length;
+  return { hasAddress, routes: hasDefault ? [...routes, EVERYTHING[family]] : routes, hasDefault };
+}
+
+/** `isWhole`: they make up the family. */
+function joinParts(parts: readonly Prefix[]): { isWhole: boolean; routes: Prefix[] } {
+  const routes = joinPrefixes(parts);
+  if (routes[0]?.prefixLength !== 0) return { isWhole: false, routes };
+  return { isWhole: true, routes: joinParts(nestedPrefixes(parts)).routes };
 }
 
 /** See the head of this file. */
@@ -91,6 +92,7 @@ export function vpnConfigOf(
     isLegacy: true,
     vpnId: name,
   };
+  checkRouteCount(routes.length, file);
   check(config, file);
   return { config, warnings: warningsOf(file, wishes, accepted) };
 }
@@ -104,6 +106,13 @@ function route(prefix: Prefix, isExcludedRoute: boolean): RouteInfo {
   const gateway = { address: '' };
   const isDefaultRoute = prefix.prefixLength === 0;
   return { destination, gateway, isDefaultRoute, ...(isExcludedRoute ? { isExcludedRoute } : {}) };
+}
+
+function checkRouteCount(count: number, { path, interface: own, peers }: QuickFile): void {
+  if (count <= MAX_ROUTES) return;
+  const line = peers.find(({ allowedIps }) => allowedIps.length > 0)?.allowedIps[0]?.line ?? own.line;
+  const reason = `AllowedIPs: neighbours joined, ${count} routes are left, and vpnd takes ${MAX_ROUTES}; leave some out, or write larger prefixes`;
+  throw new FileProblem(EX_CONFIG, path, line, reason);
 }
 
 /** The very functions of the service, so that what it would refuse is said before anything is set up. */
@@ -143,6 +152,9 @@ function warningsOf(
         warn(line, `there is no ${NAME[family]} Address to ask ${value} from, so this DNS server is left out`);
       }
     }
+  }
+  if (own.fwMark && own.fwMark.value !== 0) {
+    warn(own.fwMark.line, 'FwMark is not used: vpnd marks the socket of the tunnel itself, and wg show says how');
   }
   const isSplit = !wishes[IPV4].hasDefault && !wishes[IPV6].hasDefault;
   if (own.mtu && isSplit && !accepted[IPV6] && wishes[IPV6].routes.length === 0) {

@@ -8,8 +8,8 @@
  *                  allowed_ip=10.0.0.0/8
  *
  * Pure: bytes to requests, requests to a DeviceChange, a device to text. A request is taken as a whole or not at all: whatever is
- * wrong with one of its lines is a UapiError with the errno that the answer carries. Not here: fwmark other than 0, which
- * belongs to the service.
+ * wrong with one of its lines is a UapiError with the errno that the answer carries. Not here: another fwmark than the socket has,
+ * which belongs to the service.
  */
 import { constants } from 'node:os';
 import { literalFamily } from '../../model/address.js';
@@ -48,6 +48,8 @@ export type UapiRequest = { operation: 'get' } | { operation: 'set'; change: Dev
 export interface UapiDevice {
   privateKey: Uint8Array | undefined;
   listenPort: number;
+  /** Of the socket; 0: none. */
+  fwmark: number;
   peers: readonly (PeerStatus & { presharedKey?: Uint8Array | undefined })[];
 }
 
@@ -102,14 +104,18 @@ export class UapiReader {
   }
 }
 
-/** From the text of one request. Throws UapiError, and nothing else. */
-export function parseUapiRequest(text: string, interfaceIndex: InterfaceIndex = () => undefined): UapiRequest {
+/** From the text of one request. Throws UapiError, and nothing else. `fwmark`: what the socket has. */
+export function parseUapiRequest(
+  text: string,
+  interfaceIndex: InterfaceIndex = () => undefined,
+  fwmark = 0,
+): UapiRequest {
   const lines = text.split('\n');
   if (lines.at(-1) === '') lines.pop();
   const [operation, ...rest] = lines;
   if (operation === 'get=1' && rest.length === 0) return { operation: 'get' };
   if (operation !== 'set=1') throw new UapiError('EPROTO', 'a request begins with get=1 or set=1');
-  const set = new SetRequest(interfaceIndex);
+  const set = new SetRequest(interfaceIndex, fwmark);
   for (const line of rest) set.take(line);
   return { operation: 'set', change: set.change, ...(set.listenPort !== undefined && { listenPort: set.listenPort }) };
 }
@@ -120,9 +126,11 @@ class SetRequest {
   listenPort: number | undefined;
   #peer: PeerChange | undefined;
   readonly #interfaceIndex: InterfaceIndex;
+  readonly #fwmark: number;
 
-  constructor(interfaceIndex: InterfaceIndex) {
+  constructor(interfaceIndex: InterfaceIndex, fwmark: number) {
     this.#interfaceIndex = interfaceIndex;
+    this.#fwmark = fwmark;
   }
 
   take(line: string): void {
@@ -149,8 +157,8 @@ class SetRequest {
         this.listenPort = numberOf(value, 0xffff);
         return;
       case 'fwmark':
-        // wg(8) sends it with every configuration that it sets as a whole.
-        if (numberOf(value === '' ? '0' : value, 0xffffffff) === 0) return;
+        // wg(8) sends one with every configuration that it sets as a whole: none, or what it was shown.
+        if ([0, this.#fwmark].includes(numberOf(value === '' ? '0' : value, 0xffffffff))) return;
         throw new UapiError('EOPNOTSUPP', 'marks are set by the service');
       case 'replace_peers':
         this.change.replacePeers = isTrue(value);
@@ -246,10 +254,11 @@ function allowedIp(peer: PeerChange, value: string): void {
 }
 
 /** The answer to get=1, its empty line included. */
-export function printUapiDevice({ privateKey, listenPort, peers }: UapiDevice): string {
+export function printUapiDevice({ privateKey, listenPort, fwmark, peers }: UapiDevice): string {
   const lines: string[] = [];
   if (privateKey) lines.push(`private_key=${hex(privateKey)}`);
   lines.push(`listen_port=${listenPort}`);
+  if (fwmark !== 0) lines.push(`fwmark=${fwmark}`);
   for (const peer of peers) {
     lines.push(`public_key=${hex(peer.publicKey)}`);
     if (peer.presharedKey) lines.push(`preshared_key=${hex(peer.presharedKey)}`);

@@ -13,7 +13,7 @@ import type { Lab } from './lab.js';
 import type { PlainEndRequest, Resources } from './plain-end.js';
 import type { PlainCounts, PlainOptions, PlainRequest } from './plain-protocol.js';
 import type { LabProcess } from './process.js';
-import { INSIDE, OUTSIDE, twoHosts } from './two-hosts.js';
+import { type Hosts, INSIDE, OUTSIDE, twoHosts } from './two-hosts.js';
 
 export const FAMILIES = ['IPv4', 'IPv6'] as const;
 export type Side = 'here' | 'there';
@@ -77,12 +77,14 @@ export interface PlainPairOptions {
   /** Of both vNICs. Default 1420. */
   mtu?: number;
   outside?: keyof typeof OUTSIDE;
+  /** With the outer addresses of two-hosts.ts. Default: those, with a cable between them. */
+  hosts?: Hosts;
 }
 
 /** Both tunnels run, their links are up, and nothing has been sent. */
 export async function startPlainPair(t: TestContext, options: PlainPairOptions = {}): Promise<PlainPair> {
   const { outside = 'IPv4', mtu = 1420 } = options;
-  const { lab, here, there } = await twoHosts(t);
+  const { lab, here, there } = options.hosts ?? (await twoHosts(t));
   const start = async (host: LabHost, side: Side, far: Side): Promise<PlainEnd> => {
     const end = new PlainEnd(host);
     const { offload = true, sendBufferBytes, ...own } = options[side] ?? {};

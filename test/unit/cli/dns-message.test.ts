@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import fc from 'fast-check';
-import { decodeAnswer, encodeQuestion, TYPE_A, TYPE_AAAA } from '../../../src/cli/dns-message.js';
+import { decodeAnswer, encodeQuestion, saysNoSuchName, TYPE_A, TYPE_AAAA } from '../../../src/cli/dns-message.js';
 
 /**
  * dig +noedns @SERVER A wg.example.org, as dnsmasq 2.90 answers it with
@@ -68,6 +68,9 @@ test('decodeAnswer() takes no answer to another question, and none that says the
     ['another type', 29, 0x1c],
   ];
   for (const [what, at, byte] of wrong) assert.equal(decodeAnswer(changed(at, byte), QUESTION), undefined, what);
+  for (const [what, at, byte] of wrong) {
+    assert.equal(saysNoSuchName(changed(at, byte), QUESTION), what === 'NXDOMAIN', what);
+  }
   // 0x20 randomisation, and resolvers that change the case, are fine.
   assert.deepEqual(decodeAnswer(changed(13, 'W'.charCodeAt(0)), QUESTION), ['198.51.100.2']);
 });

@@ -62,6 +62,16 @@ test('a peer of a name that does not answer is moved to the next address', async
   assert.equal(asked.length, 2);
 });
 
+test('an address that was dead from the start is left after three intervals', async (t) => {
+  const { pass, moves, end } = world(t, NAMED, async () => ({ address: '192.0.2.2', port: 51820 }));
+  await new Promise((resolve) => setImmediate(resolve));
+  for (let round = 0; round < 2; round++) await pass(148, 0);
+  assert.deepEqual(moves, []);
+  await pass(148, 0);
+  assert.deepEqual(moves, [{ address: '192.0.2.2', port: 51820 }]);
+  end();
+});
+
 test('a name that cannot be found is said once, and searched on', async (t) => {
   const { pass, notes, asked } = world(t, NAMED, async () => {
     throw new FileProblem(EX_CONFIG, 'office.conf', 6, 'Endpoint wg.example.org cannot be resolved');

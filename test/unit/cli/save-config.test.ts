@@ -26,6 +26,7 @@ const peer = {
 const DEVICE: UapiDevice = {
   privateKey: key(ALICE_PRIVATE),
   listenPort: 4444,
+  fwmark: 0,
   peers: [
     peer,
     { ...peer, publicKey: key(CAROL), presharedKey: undefined, endpoint: { address: 'fe80::1', port: 7, scopeId: 3 } },

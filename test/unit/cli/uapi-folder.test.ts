@@ -6,7 +6,8 @@ import { test } from 'node:test';
 import { startUapiServer } from '../../../src/cli/uapi-server.js';
 
 const backend = {
-  get: async () => ({ privateKey: undefined, listenPort: 1, peers: [] }),
+  fwmark: 0,
+  get: async () => ({ privateKey: undefined, listenPort: 1, fwmark: 0, peers: [] }),
   set: async () => {},
 };
 

@@ -18,11 +18,11 @@ interface Served {
 
 async function serve(t: TestContext, backend: Partial<UapiBackend>): Promise<Served> {
   const folder = mkdtempSync(join(tmpdir(), 'uapi-'));
-  const get = async () => ({ privateKey: undefined, listenPort: 51820, peers: [] });
+  const get = async () => ({ privateKey: undefined, listenPort: 51820, fwmark: 0, peers: [] });
   const server = await startUapiServer(
     'vpn-tun0',
     folder,
-    { get, set: async () => {}, ...backend },
+    { fwmark: 0, get, set: async () => {}, ...backend },
     join(folder, 'none'),
   );
   t.after(() => {

@@ -37,15 +37,16 @@ function answer(query: Buffer, dns: Dns): Buffer {
   while (end < query.length && query[end] !== 0) end += 1 + (query[end] ?? 0);
   const type = query.readUInt16BE(end + 1);
   const question = query.subarray(12, end + 5);
-  const value = recordValue(type, dns);
-  const header = Buffer.from([query[0] ?? 0, query[1] ?? 0, 0x81, 0x80, 0, 1, 0, value ? 1 : 0, 0, 0, 0, 0]);
+  const { rcode = 0 } = dns;
+  const value = rcode === 0 ? recordValue(type, dns) : undefined;
+  const header = Buffer.from([query[0] ?? 0, query[1] ?? 0, 0x81, 0x80 | rcode, 0, 1, 0, value ? 1 : 0, 0, 0, 0, 0]);
   if (!value) return Buffer.concat([header, question]);
   const record = Buffer.from([0xc0, 12, 0, type, 0, 1, 0, 0, 0, 1, value.length >> 8, value.length & 255]);
   return Buffer.concat([header, question, record, value]);
 }
 
 function recordValue(type: number, { name, a, aaaa }: Dns): Buffer | undefined {
-  if (type === TYPE_A) return Buffer.from(a.split('.').map(Number));
+  if (type === TYPE_A && a !== '') return Buffer.from(a.split('.').map(Number));
   if (type === TYPE_TXT) return Buffer.concat([Buffer.from([name.length]), Buffer.from(name)]);
   if (type !== TYPE_AAAA || aaaa === undefined) return undefined;
   const [left = '', right = ''] = aaaa.split('::');

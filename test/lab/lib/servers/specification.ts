@@ -19,12 +19,14 @@ export interface Http {
   address?: string;
 }
 
-/** UDP and TCP. Every A, AAAA and TXT question is answered: `a`, `aaaa` (when given) and `name`. */
+/** UDP and TCP. Every A, AAAA and TXT question is answered: `a` (unless it is empty), `aaaa` (when given) and `name`. */
 export interface Dns {
   kind: 'dns';
   name: string;
   a: string;
   aaaa?: string;
+  /** Instead of an answer: RFC 1035, 4.1.1. */
+  rcode?: number;
   port?: number;
   address?: string;
 }

@@ -5,16 +5,18 @@ import {
   chooseEndpoint,
   chooseEndpoints,
   type EndpointSources,
+  lookupOrElse,
   machineSources,
 } from '../../../../src/cli/wireguard/endpoints.js';
 import { FileProblem } from '../../../../src/cli/wireguard/problem.js';
 import { KernelError } from '../../../../src/model/errors.js';
+import { BroadcastError } from '../../../../src/tunnel/path-mtu.js';
 import { CAROL, parse, sample, sampleText } from './lib/samples.js';
 
 interface World {
   /** Of host names. */
   names?: Record<string, string[]>;
-  /** Of addresses; a text is the errno of a route that is none. Others have 1500. */
+  /** Of addresses; a text is the errno of a route that is none, or broadcast. Others have 1500. */
   routes?: Record<string, number | string>;
 }
 
@@ -26,6 +28,7 @@ function sources({ names = {}, routes = {} }: World = {}, asked: string[] = []):
     },
     routeMtu: async (address) => {
       const route = routes[address] ?? 1500;
+      if (route === 'broadcast') throw new BroadcastError(address);
       if (typeof route === 'string') throw new KernelError('connect', address, route);
       return route;
     },
@@ -114,6 +117,16 @@ test('no route, no name, and addresses that no peer can have are one line', asyn
   for (const [endpoint, world, said] of table) assert.equal(await choose(endpoint, world), `office.conf:6: ${said}`);
 });
 
+test('a broadcast address is said to be one, and of a name passed over', async () => {
+  const broadcast = { '192.0.2.255': 'broadcast' };
+  const said = "is the broadcast address of a network of this machine's; give the peer's own";
+  assert.equal(await choose('192.0.2.255:7', { routes: broadcast }), `office.conf:6: Endpoint 192.0.2.255 ${said}`);
+  const names = { 'a.example': ['192.0.2.255'], 'b.example': ['192.0.2.255', '192.0.2.1'] };
+  const world = { names, routes: broadcast };
+  assert.equal(await choose('a.example:7', world), `office.conf:6: Endpoint a.example (192.0.2.255) ${said}`);
+  assert.equal(((await choose('b.example:7', world)) as { address: string }).address, '192.0.2.1');
+});
+
 test('addresses of a name that lie behind the tunnel are passed over', async () => {
   const names = { 'a.example': ['10.0.0.1', '192.0.2.1'] };
   assert.deepEqual(await choose('a.example:7', { names }, undefined, ['Address = 10.0.0.2/24']), {
@@ -135,7 +148,8 @@ test('all peers: each name is asked for once, peers without an endpoint are left
   const third = `[Peer]\nPublicKey = ${Buffer.alloc(32, 9).toString('base64')}\n`;
   const file = parse(text + third);
   const asked: string[] = [];
-  const chosen = await chooseEndpoints(file, sources({ names: NAMES }, asked));
+  const { chosen, notYet } = await chooseEndpoints(file, sources({ names: NAMES }, asked));
+  assert.equal(notYet.size, 0);
   assert.deepEqual(asked, ['a.example']);
   assert.deepEqual(
     [...chosen].map(([peer, { port }]) => [file.peers.indexOf(peer), port]),
@@ -148,6 +162,32 @@ test('all peers: each name is asked for once, peers without an endpoint are left
   await assert.rejects(chooseEndpoints(broken, sources({ names: NAMES })), {
     message: /^office\.conf:9: Endpoint b\.example/,
   });
+});
+
+test('what is not to be had yet is told for each peer, with the endpoint where the file has an address', async () => {
+  const text = `${sampleText({ peer: ['Endpoint = a.example:7'] })}[Peer]\nPublicKey = ${CAROL}\nEndpoint = [2001:db8::9]:8\n`;
+  const file = parse(text);
+  const away = Object.assign(new Error('no'), { code: 'EAI_AGAIN' });
+  const world = { ...sources({ routes: { '2001:db8::9': 'ENETUNREACH' } }), lookup: () => Promise.reject(away) };
+  const { chosen, notYet } = await chooseEndpoints(file, world);
+  assert.equal(chosen.size, 0);
+  const told = [...notYet.values()].map(({ line, what, endpoint }) => ({ line, what, endpoint }));
+  assert.deepEqual(told, [
+    { line: 6, what: 'a.example', endpoint: undefined },
+    { line: 9, what: 'a route to 2001:db8::9', endpoint: { address: '2001:db8::9', port: 8 } },
+  ]);
+  const never = { ...world, routeMtu: () => Promise.reject(new KernelError('connect', '', 'EAFNOSUPPORT')) };
+  await assert.rejects(chooseEndpoints(file, never), /office\.conf:9: Endpoint 2001:db8::9/);
+});
+
+test('who is asked next is asked only where no name server was to be had', async () => {
+  const failing = (code: string) =>
+    lookupOrElse(
+      async () => ['192.0.2.7'],
+      () => Promise.reject(Object.assign(new Error('no'), { code })),
+    );
+  assert.deepEqual(await failing('EAI_AGAIN')('a.example'), ['192.0.2.7']);
+  for (const code of ['ENOTFOUND', 'EAI_FAIL']) await assert.rejects(failing(code)('a.example'), { code });
 });
 
 test('the machine itself resolves localhost and knows the way there, protected first when asked to', async () => {

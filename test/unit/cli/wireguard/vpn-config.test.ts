@@ -35,6 +35,15 @@ const ROWS: [what: string, own: string[], allowedIps: string | undefined, shapes
   ['IPv6 only: IPv4 is refused', [V6], '::/0', ['refused', 'everything']],
   ['halves are a default route', [V4], '0.0.0.0/1, 128.0.0.0/1', ['everything', 'refused']],
   ['halves of IPv6 too', [V4, V6], '0.0.0.0/0, ::/1, 8000::/1', ['everything', 'everything']],
+  ['and so are four quarters', [V4], '0.0.0.0/2, 64.0.0.0/2, 128.0.0.0/2, 192.0.0.0/2', ['everything', 'refused']],
+  [
+    'what is inside of them stays',
+    [V4],
+    '0.0.0.0/2, 64.0.0.0/2, 192.168.7.0/24, 128.0.0.0/1, 192.168.6.0/24',
+    ['everything 192.168.6.0/23', 'refused'],
+  ],
+  ['halves beside the default route', [V4], '0.0.0.0/0, 0.0.0.0/1, 128.0.0.0/1', ['everything', 'refused']],
+  ['neighbours are one route', [V4], '10.0.1.0/24, 10.0.0.0/24, 10.0.0.7/32', ['some 10.0.0.0/23', 'some']],
   ['one half is a prefix', [V4], '128.0.0.0/1', ['some 128.0.0.0/1', 'some']],
   ['a default route and more', [V4], '0.0.0.0/0, 10.9.0.0/16', ['everything 10.9.0.0/16', 'refused']],
   ['split IPv4: IPv6 is left alone', [V4], '10.0.0.0/8', ['some 10.0.0.0/8', 'some']],
@@ -231,6 +240,29 @@ test('the MTU is 80 under the smallest path, in whole blocks of the cipher, and 
   assert.equal(mtuOf(sample({ own: [V4], peer: ['AllowedIPs = 10.0.0.0/8'] }), [1300]), 1280, 'IPv6 is left alone');
 });
 
+test('routes are counted when neighbours are joined; the device is told what the file says', () => {
+  // As lists of a country's networks are: seven of eight neighbours.
+  const list = (count: number, step: number) =>
+    Array.from({ length: count }, (_, n) => Math.floor((n * step) / (step - 1))).map(
+      (n) => `AllowedIPs = ${20 + (n >> 16)}.${(n >> 8) & 255}.${n & 255}.0/24`,
+    );
+  const country = sample({ own: [V4], peer: list(20_000, 8) });
+  const { config } = configOf(country);
+  assert.equal(config.routes?.length, 8572);
+  assert.equal(
+    deviceChangeOf(country, { chosen: new Map(), notYet: new Map() }).peers?.[0]?.allowedIps?.length,
+    20_000,
+  );
+  const scattered = sample({ own: [V4], peer: list(10_001, 2) });
+  assert.deepEqual(
+    problemOf(() => configOf(scattered)),
+    {
+      code: 78,
+      said: 'office.conf:6: AllowedIPs: neighbours joined, 10001 routes are left, and vpnd takes 10000; leave some out, or write larger prefixes',
+    },
+  );
+});
+
 test('the device is told the whole file, and endpoints as they were found', () => {
   const peer = [
     `PresharedKey = ${CAROL}`,
@@ -243,7 +275,7 @@ test('the device is told the whole file, and endpoints as they were found', () =
   assert.ok(first);
   const found = { address: 'fe80::1', port: 51820, addresses: ['fe80::1'], scopeId: 3, routeMtu: 1500 };
   const bytes = (text: string) => new Uint8Array(Buffer.from(text, 'base64'));
-  assert.deepEqual(deviceChangeOf(file, new Map([[first, found]])), {
+  assert.deepEqual(deviceChangeOf(file, { chosen: new Map([[first, found]]), notYet: new Map() }), {
     privateKey: bytes(ALICE_PRIVATE),
     replacePeers: true,
     peers: [

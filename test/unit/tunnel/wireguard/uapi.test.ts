@@ -94,6 +94,14 @@ test('parseUapiRequest() takes the example of the standard', () => {
   });
 });
 
+test('the mark that the socket has is shown, and taken back; another is refused', () => {
+  const device = { privateKey: undefined, listenPort: 7, fwmark: 0x80000000, peers: [] };
+  assert.equal(printUapiDevice(device), 'listen_port=7\nfwmark=2147483648\nerrno=0\n\n');
+  const set = (mark: number) => parseUapiRequest(`set=1\nfwmark=${mark}`, undefined, 0x80000000);
+  for (const mark of [0, 0x80000000]) assert.deepEqual(set(mark), { operation: 'set', change: {} });
+  assert.throws(() => set(7), { errno: EOPNOTSUPP });
+});
+
 test('parseUapiRequest() takes what wg(8) sends', () => {
   assert.deepEqual(parseUapiRequest('get=1'), { operation: 'get' });
   // wg setconf of a file without peers; wg set wg0 peer ... remove
@@ -158,6 +166,7 @@ test('parseUapiRequest() says what is wrong by errno, and never repeats a value'
     [EINVAL, ['set=1', 'listen_port=1e3']],
     [EINVAL, ['set=1', 'listen_port=']],
     [EOPNOTSUPP, ['set=1', 'fwmark=51820']],
+    [EOPNOTSUPP, ['set=1', 'fwmark=2147483648']],
     [EINVAL, ['set=1', 'fwmark=4294967296']],
     [EINVAL, ['set=1', 'replace_peers=false']],
     [EINVAL, ['set=1', 'remove=true']],
@@ -218,6 +227,7 @@ const prefix = fc.oneof(
 const device: fc.Arbitrary<UapiDevice> = fc.record({
   privateKey: fc.option(key, { nil: undefined }),
   listenPort: port,
+  fwmark: fc.constant(0),
   peers: fc.array(
     fc.record({
       publicKey: key,
@@ -274,7 +284,7 @@ test('printUapiDevice() prints the lines of the standard, an errno and an empty 
     allowedIps: ['192.168.4.4/32', '::/0'],
   };
   assert.equal(
-    printUapiDevice({ privateKey: bytes(KEY), listenPort: 12912, peers: [peer] }),
+    printUapiDevice({ privateKey: bytes(KEY), listenPort: 12912, fwmark: 0, peers: [peer] }),
     `private_key=${KEY}
 listen_port=12912
 public_key=${PEER}
@@ -291,7 +301,10 @@ errno=0
 
 `,
   );
-  assert.equal(printUapiDevice({ privateKey: undefined, listenPort: 1, peers: [] }), 'listen_port=1\nerrno=0\n\n');
+  assert.equal(
+    printUapiDevice({ privateKey: undefined, listenPort: 1, fwmark: 0, peers: [] }),
+    'listen_port=1\nerrno=0\n\n',
+  );
   assert.equal(printUapiErrno(EINVAL), 'errno=-22\n\n');
 });
 
