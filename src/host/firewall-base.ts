@@ -14,7 +14,7 @@ import { BYPASS_MARK, NFT_TABLE, SELECTION_FIELD } from './numbers.js';
 const IS_ANSWER = `ct direction reply ct mark & ${hex(BYPASS_MARK)} == ${hex(BYPASS_MARK)}`;
 const CAME_IN = `${IS_ANSWER} goto bypass`;
 /** Protocols of which any first packet may begin something, and whose sockets could be ended at setUp. */
-const WITHOUT_BEGINNING = '{ udp, udplite, icmp, ipv6-icmp, sctp }';
+const WITHOUT_BEGINNING = '{ udp, udplite, icmp, icmpv6, sctp }';
 const WITH_PORTS = '{ tcp, udp, udplite, sctp }';
 /** MPTCP: a further path of a connection (RFC 8684, 3.2). */
 const JOIN = 'tcp option mptcp subtype 1';
@@ -166,14 +166,14 @@ function arriving(takesNew: boolean): string[] {
     addChain(INET, 'tracked_inside'),
     ...(takesNew ? [] : [addRule(INET, 'tracked_inside', 'ct state new drop')]),
     // The same as below: a VPN's server has nothing to say about what did not go into that VPN.
-    addRule(INET, 'tracked_inside', 'ct state invalid meta l4proto { icmp, ipv6-icmp } drop'),
+    addRule(INET, 'tracked_inside', 'ct state invalid meta l4proto { icmp, icmpv6 } drop'),
     addChain(INET, 'tracked', 'type filter hook prerouting priority mangle'),
     addRule(INET, 'tracked', 'iifname "lo" return'),
     addRule(INET, 'tracked', 'iifname "vpn-tun*" goto tracked_inside'),
     addRule(INET, 'tracked', 'ct state established goto tracked_before'),
     // An ICMP error names the packet it is about, and sockets believe one from anywhere: also about what went into a tunnel. Conntrack
     // knows that it does not fit (nf_conntrack_inet_error(), Linux 5.2).
-    addRule(INET, 'tracked', 'ct state invalid meta l4proto { icmp, ipv6-icmp } fib daddr type local drop'),
+    addRule(INET, 'tracked', 'ct state invalid meta l4proto { icmp, icmpv6 } fib daddr type local drop'),
     // What the lock has stopped (chain `remember`) is no server because somebody answers it, or makes as if.
     ...FAMILIES.flatMap((family) =>
       ['tried', 'ended'].map((set) =>

@@ -1,4 +1,7 @@
-/** Words of nft(8) that every part of our rule set uses. Only numbers and names of ours go through here. */
+/**
+ * Words of nft(8) that every part of our rule set uses. Only numbers and names of ours go through here, and of protocols the names that
+ * nft knows by itself (`icmpv6`): others it looks up in files that a machine may not have (`ipv6-icmp` in /etc/protocols).
+ */
 import { BYPASS_MARK, NFT_TABLE, SELECTION_FIELD } from './numbers.js';
 
 /** The table with hooks for IPv4 and IPv6; the other two are for ARP and for frames on their way to a device. */

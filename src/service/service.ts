@@ -6,6 +6,7 @@ import { VpnHost } from '../host/vpn-host.js';
 import type { DownReason } from '../ipc/methods.js';
 import { libc } from '../kernel/ffi.js';
 import { Events } from './events.js';
+import { withFirewallNamed } from './facilities.js';
 import { sweepLaunches } from './launch.js';
 import { listenOn, lockNamespace, removeSocketFile, type SocketFile, socketFile } from './listen.js';
 import type { Log } from './log.js';
@@ -35,7 +36,7 @@ export class Service {
   #policy: Policy;
   #closing: Promise<void> | undefined;
 
-  /** Listens, sweeps, then serves. Throws PolicyError, InUseError or KernelError; nothing is left behind then. */
+  /** Listens, sweeps, then serves. Throws PolicyError, InUseError, FacilityError or KernelError; nothing is left behind then. */
   static async start(settings: ServiceSettings): Promise<Service> {
     const policy = loadPolicy(settings.policyFile, names);
     const lockFd = lockNamespace(settings.stateDir);
@@ -55,6 +56,7 @@ export class Service {
           events.emit({ type: 'contested', what: [...what] });
         },
       });
+      withFirewallNamed(() => host?.tryFirewall());
       const swept = await host.sweep(policy);
       if (Object.values(swept).some((count) => count > 0)) settings.log('warning', 'swept', { ...swept });
       await sweepLaunches(settings.log);
