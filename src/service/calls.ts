@@ -15,7 +15,7 @@ import { isAbsent } from '../kernel/absence.js';
 import { cgroupExists } from '../kernel/cgroup.js';
 import { libc } from '../kernel/ffi.js';
 import { peerCredentials } from '../kernel/peer.js';
-import { AF_UNIX, SOCK_STREAM, socketDomain, socketType } from '../kernel/socket-options.js';
+import { AF_UNIX, netnsCookie, SOCK_STREAM, socketDomain, socketType } from '../kernel/socket-options.js';
 import { sendWithFds } from '../kernel/unix-socket.js';
 import { BusinessError } from '../model/errors.js';
 import { parseOffload } from '../model/offload.js';
@@ -46,6 +46,7 @@ export const HANDLERS: { readonly [M in Method]: Handler<M> } = {
     const config = parseVpnConfig(params.config);
     const offload = parseOffload(params.offload);
     authorize(context, session, 'setUp');
+    requireSameNetwork(context, session);
     const { uid } = session.peer;
     return context.registry.inOrder(uid, () => setUp(context, session, { config, offload }, fds));
   },
@@ -61,6 +62,7 @@ export const HANDLERS: { readonly [M in Method]: Handler<M> } = {
 
   destroy: (context, session) => {
     authorize(context, session, 'destroy');
+    requireSameNetwork(context, session);
     const { uid } = session.peer;
     return context.registry.inOrder(uid, async () => {
       await context.registry.lower(uid, 'destroyed');
@@ -89,6 +91,17 @@ export const HANDLERS: { readonly [M in Method]: Handler<M> } = {
 function authorize({ policy }: ServiceContext, session: Session, call: 'setUp' | 'protect' | 'destroy'): void {
   const refused = refusal(policy(), session.peer, call);
   if (refused) throw refused;
+}
+
+/**
+ * Root of a container that was lent the socket is root by its uid, and would get and end the VPN of everyone on this host. An accepted
+ * connection is in the network namespace of the socket that connected (unix_stream_connect()), and that one was made there.
+ */
+function requireSameNetwork({ host }: ServiceContext, session: Session): void {
+  if (netnsCookie(session.fd) === host.netnsCookie) return;
+  const reason =
+    "the caller is in another network namespace than the service's, as in a container, and would have a VPN of a network that is not its own; start a vpnd there";
+  throw new BusinessError(2200003, undefined, reason);
 }
 
 async function setUp(

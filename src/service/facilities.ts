@@ -44,17 +44,20 @@ export function checkFacilities(): void {
   }
 }
 
+/** Root of a user namespace may do nothing to a network that is not that namespace's own. */
+export function foreignNamespace(): FacilityError {
+  return new FacilityError(
+    77,
+    'vpnd may not make a firewall here: this network namespace belongs to another user namespace, as in a rootless container that uses the network of its host; start vpnd outside of the container, or give the container a network of its own',
+  );
+}
+
 /** A trial of the firewall; what nft or the kernel has against it comes out as a FacilityError. */
 export function withFirewallNamed(trial: () => void): void {
   try {
     trial();
   } catch (error) {
-    if (error instanceof KernelError && error.errnoName === 'EPERM') {
-      throw new FacilityError(
-        77,
-        'vpnd may not make a firewall: this network namespace belongs to another user namespace, as in a rootless container that uses the network of its host; start vpnd outside of the container, or give the container a network of its own',
-      );
-    }
+    if (error instanceof KernelError && error.errnoName === 'EPERM') throw foreignNamespace();
     if (!(error instanceof KernelError || error instanceof NftablesError)) throw error;
     const fix =
       'it takes a kernel with nf_tables and its modules nft_ct, nft_fib_inet, nft_masq, nft_nat and nft_reject_inet, and a libnftables no older than 1.0.6 is known to do';

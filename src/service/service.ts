@@ -2,15 +2,18 @@
  * The service as one object: started, told to reload its policy, ended. vpnd runs it in a process of its own, startService()
  * in a Worker.
  */
+import { mkdirSync } from 'node:fs';
 import { VpnHost } from '../host/vpn-host.js';
 import type { DownReason } from '../ipc/methods.js';
 import { libc } from '../kernel/ffi.js';
+import type { QueueClaim } from '../kernel/queue-claim.js';
 import { Events } from './events.js';
 import { withFirewallNamed } from './facilities.js';
 import { sweepLaunches } from './launch.js';
-import { listenOn, lockNamespace, removeSocketFile, type SocketFile, socketFile } from './listen.js';
+import { listenOn, removeSocketFile, type SocketFile, socketFile } from './listen.js';
 import type { Log } from './log.js';
 import { names } from './names.js';
+import { lockNamespace } from './namespace-lock.js';
 import type { Policy } from './policy.js';
 import { loadPolicy } from './policy-file.js';
 import { type LiveVpn, Registry } from './registry.js';
@@ -32,18 +35,20 @@ export class Service {
   readonly #server: Server;
   readonly #listenFd: number;
   readonly #file: SocketFile;
-  readonly #lockFd: number;
+  readonly #lock: QueueClaim;
   #policy: Policy;
   #closing: Promise<void> | undefined;
 
   /** Listens, sweeps, then serves. Throws PolicyError, InUseError, FacilityError or KernelError; nothing is left behind then. */
   static async start(settings: ServiceSettings): Promise<Service> {
     const policy = loadPolicy(settings.policyFile, names);
-    const lockFd = lockNamespace(settings.stateDir);
+    // Before anything of a living service's is touched.
+    const lock = await lockNamespace();
     let listenFd = -1;
     let file: SocketFile | undefined;
     let host: VpnHost | undefined;
     try {
+      mkdirSync(settings.stateDir, { recursive: true, mode: 0o755 });
       // The socket first: a path in use must not cost a living service its VPNs.
       listenFd = listenOn(settings.socket);
       file = socketFile(settings.socket);
@@ -61,12 +66,12 @@ export class Service {
       if (Object.values(swept).some((count) => count > 0)) settings.log('warning', 'swept', { ...swept });
       await sweepLaunches(settings.log);
       for (const what of await host.collisions()) settings.log('warning', 'collision', { what });
-      return new Service(settings, policy, { host, events }, { listenFd, file, lockFd });
+      return new Service(settings, policy, { host, events }, { listenFd, file, lock });
     } catch (error) {
       await host?.close();
       if (listenFd >= 0) libc.close(listenFd);
       if (file) removeSocketFile(file);
-      libc.close(lockFd);
+      lock.release();
       throw error;
     }
   }
@@ -75,7 +80,7 @@ export class Service {
     settings: ServiceSettings,
     policy: Policy,
     { host, events }: { host: VpnHost; events: Events },
-    { listenFd, file, lockFd }: { listenFd: number; file: SocketFile; lockFd: number },
+    { listenFd, file, lock }: { listenFd: number; file: SocketFile; lock: QueueClaim },
   ) {
     this.#settings = settings;
     this.#policy = policy;
@@ -83,7 +88,7 @@ export class Service {
     this.#events = events;
     this.#listenFd = listenFd;
     this.#file = file;
-    this.#lockFd = lockFd;
+    this.#lock = lock;
     this.#registry = new Registry(host, (vpn, reason) => this.#onDown(vpn, reason));
     this.#server = new Server(listenFd, {
       host,
@@ -132,7 +137,7 @@ export class Service {
     await this.#server.close();
     libc.close(this.#listenFd);
     await this.#host.close();
-    libc.close(this.#lockFd);
+    this.#lock.release();
     this.#settings.log('info', 'ended');
   }
 
