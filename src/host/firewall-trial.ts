@@ -15,10 +15,8 @@ import { bucketsOf, Sections } from './sections.js';
 /** Tables of these names may stand: a predecessor's are swept later. */
 const PROBE = 'vpnd_probe';
 
-/** Throws KernelError or NftablesError for what nft or the kernel refuses. */
+/** Throws NftablesError for what nft or the kernel refuses. */
 export function tryFirewall(nftables: Nftables, options: FirewallOptions): void {
-  // First, since without the right to it libnftables writes to standard error.
-  nftables.canOwn();
   const commands = [...firewallTables(), ...firewallBase(options), ...vpn(0, 0), ...vpn(1, 2001)];
   nftables.check(commands.map((command) => command.replace(/\b(inet|arp|netdev) vpnd\b/g, `$1 ${PROBE}`)).join('\n'));
 }

@@ -281,7 +281,7 @@ export class VpnHost {
     this.#watch?.close();
   }
 
-  /** Changes nothing. Throws KernelError or NftablesError when there can be no firewall here, and so no VPN. */
+  /** Changes nothing. Throws NftablesError when there can be no firewall here, and so no VPN. */
   tryFirewall(): void {
     const { guardProblem, lockAbility } = this.#marks;
     const { tellsSubflows } = lockAbility;

@@ -2,7 +2,6 @@
 import { accessSync, constants, readFileSync } from 'node:fs';
 import { release } from 'node:os';
 import { NftablesError, nftablesAvailable } from '../kernel/nftables.js';
-import { KernelError } from '../model/errors.js';
 
 const CAP_NET_ADMIN = 12n;
 
@@ -57,8 +56,7 @@ export function withFirewallNamed(trial: () => void): void {
   try {
     trial();
   } catch (error) {
-    if (error instanceof KernelError && error.errnoName === 'EPERM') throw foreignNamespace();
-    if (!(error instanceof KernelError || error instanceof NftablesError)) throw error;
+    if (!(error instanceof NftablesError)) throw error;
     const fix =
       'it takes a kernel with nf_tables and its modules nft_ct, nft_fib_inet, nft_masq, nft_nat and nft_reject_inet, and a libnftables no older than 1.0.6 is known to do';
     throw new FacilityError(69, `no VPN can be made here, because the firewall is refused (${error.message}); ${fix}`);

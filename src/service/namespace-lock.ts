@@ -22,6 +22,6 @@ export async function lockNamespace(): Promise<QueueClaim> {
   });
   if (claim) return claim;
   const pid = queueHolder(SERVICE_QUEUE);
-  const who = pid === undefined ? 'another service' : `another service (process ${pid})`;
-  throw new InUseError(`${who} serves this network namespace, and there can be one only; stop it first`);
+  const who = pid === undefined ? '' : ` (process ${pid})`;
+  throw new InUseError(`another service serves this network namespace${who}, and there can be one only: stop it first`);
 }

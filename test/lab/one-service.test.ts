@@ -79,7 +79,11 @@ test('a second service is refused before it touches anything, wherever its files
   for (const [how, [command, args]] of Object.entries(seconds)) {
     const { status, stdout, stderr } = await lab.app.run(command, args, { check: false });
     assert.equal(status, how === 'startService()' ? 1 : 73, `${how}: ${stdout}${stderr}`);
-    assert.match(stderr, new RegExp(`another service \\(process ${lab.vpnd.pid}\\)`), how);
+    assert.match(
+      stderr,
+      new RegExp(`another service serves this network namespace \\(process ${lab.vpnd.pid}\\)`),
+      how,
+    );
     assert.equal(stderr.trim().split('\n').length, 1, `${how}: ${stderr}`);
     assert.deepEqual(diffState(up, await canonicalState(lab.app)), [], how);
   }
