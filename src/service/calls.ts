@@ -39,7 +39,9 @@ type Handler<M extends Method> = (
 export const HANDLERS: { readonly [M in Method]: Handler<M> } = {
   hello: ({ policy }, session) => {
     session.greeted = true;
-    return { protocol: PROTOCOL_VERSION, version: VERSION, isSystem: judge(policy(), session.peer).isSystem };
+    const { isSystem } = judge(policy(), session.peer);
+    const reason = isSystem ? undefined : refusal(policy(), session.peer, 'destroy')?.data.reason;
+    return { protocol: PROTOCOL_VERSION, version: VERSION, isSystem, ...(reason !== undefined && { reason }) };
   },
 
   setUp: (context, session, params, fds) => {
@@ -78,6 +80,12 @@ export const HANDLERS: { readonly [M in Method]: Handler<M> } = {
     exceptions: host.exceptions(session.peer.uid === 0 ? undefined : session.peer.uid),
   }),
 
+  reload: (context, session) => {
+    authorizeRoot(session);
+    requireSameNetwork(context, session);
+    return context.reload();
+  },
+
   subscribe: (context, session) => {
     const send = (event: object) => context.send(session, { jsonrpc: '2.0', method: 'event', params: event });
     if (!session.subscribed) {
@@ -87,6 +95,12 @@ export const HANDLERS: { readonly [M in Method]: Handler<M> } = {
     return { sequence: context.events.sequence };
   },
 };
+
+/** Also where VPNs are disabled: that is what a policy may be read for. */
+function authorizeRoot({ peer: { uid, pid } }: Session): void {
+  if (uid === 0 && pid > 0) return;
+  throw new BusinessError(201, undefined, 'the policy is read again for root only: sudo vpnctl reload');
+}
 
 function authorize({ policy }: ServiceContext, session: Session, call: 'setUp' | 'protect' | 'destroy'): void {
   const refused = refusal(policy(), session.peer, call);

@@ -4,9 +4,10 @@
  */
 import { mkdirSync } from 'node:fs';
 import { VpnHost } from '../host/vpn-host.js';
-import type { DownReason } from '../ipc/methods.js';
+import type { DownReason, Methods } from '../ipc/methods.js';
 import { libc } from '../kernel/ffi.js';
 import type { QueueClaim } from '../kernel/queue-claim.js';
+import { FileStamp } from './account-files.js';
 import { Events } from './events.js';
 import { withFirewallNamed } from './facilities.js';
 import { sweepLaunches } from './launch.js';
@@ -14,7 +15,7 @@ import { listenOn, removeSocketFile, type SocketFile, socketFile } from './liste
 import type { Log } from './log.js';
 import { names } from './names.js';
 import { lockNamespace } from './namespace-lock.js';
-import type { Policy } from './policy.js';
+import { type Policy, withNamesOfNow } from './policy.js';
 import { loadPolicy } from './policy-file.js';
 import { type LiveVpn, Registry } from './registry.js';
 import { Server } from './server.js';
@@ -36,6 +37,7 @@ export class Service {
   readonly #listenFd: number;
   readonly #file: SocketFile;
   readonly #lock: QueueClaim;
+  readonly #groups = new FileStamp('/etc/group');
   #policy: Policy;
   #closing: Promise<void> | undefined;
 
@@ -94,7 +96,8 @@ export class Service {
       host,
       registry: this.#registry,
       events: this.#events,
-      policy: () => this.#policy,
+      policy: () => this.#current(),
+      reload: () => this.reload(),
       log: settings.log,
     });
     host.watch(this.#server.epoll);
@@ -105,22 +108,38 @@ export class Service {
     return this.#server.wakeFd;
   }
 
-  /** Reads the policy again. A bad file keeps the old policy, with one error line. */
-  async reload(): Promise<void> {
+  /** The policy with the names of now: a group may have been made since. */
+  #current(): Policy {
+    try {
+      if (this.#groups.hasChanged()) this.#policy = withNamesOfNow(this.#policy, names);
+    } catch (error) {
+      // No descriptor left, perhaps: what held so far holds until the next call.
+      this.#groups.forget();
+      this.#settings.log('debug', 'groups-not-read', { error: String(error) });
+    }
+    return this.#policy;
+  }
+
+  /** Reads the policy again. A bad file keeps the old policy, with one error line. Returns what came of it. */
+  async reload(): Promise<Methods['reload']['result']> {
     try {
       this.#policy = loadPolicy(this.#settings.policyFile, names);
     } catch (error) {
-      this.#settings.log('error', 'policy-kept', { reason: (error as Error).message });
-      return;
+      const reason = (error as Error).message;
+      this.#settings.log('error', 'policy-kept', { reason });
+      return { file: this.#policy.file, problem: `${reason}; the policy of before stays` };
     }
-    this.#settings.log('info', 'policy-loaded', { policy: this.#policy.file });
+    const { file } = this.#policy;
+    this.#settings.log('info', 'policy-loaded', { policy: file });
     this.#events.emit({ type: 'policy' });
     if (this.#policy.isDisabled) void this.#endAll('disabled by policy');
     try {
       await this.#host.configure(this.#policy);
     } catch (error) {
       this.#settings.log('error', 'policy-not-in-force', { reason: String(error) });
+      return { file, problem: `${file} is read, and not in force for networks and lockdown: ${String(error)}` };
     }
+    return { file };
   }
 
   /** Ends every VPN, answers what is under way, and lets go of everything. */
