@@ -48,7 +48,6 @@ export const HANDLERS: { readonly [M in Method]: Handler<M> } = {
     const config = parseVpnConfig(params.config);
     const offload = parseOffload(params.offload);
     authorize(context, session, 'setUp');
-    requireSameNetwork(context, session);
     const { uid } = session.peer;
     return context.registry.inOrder(uid, () => setUp(context, session, { config, offload }, fds));
   },
@@ -143,6 +142,7 @@ async function setUp(
     if (mailbox === undefined || !isMailboxOf(uid, mailbox)) {
       throw new BusinessError(401, 'fds[0]', 'is not one end of a unix stream socketpair that the caller made');
     }
+    requireSameNetwork(context, session);
     if (session.closed) throw new BusinessError(2200002, undefined, 'the caller went away');
     vpn = await registry.raise(
       { slot, owner: uid, spec, offload, trusted, blocked },
