@@ -8,7 +8,19 @@
  * before firewalld's, come the marks for the reverse path filters.
  */
 import { FAMILIES, type Family, IPV6 } from '../model/vpn-types.js';
-import { ARP, addChain, addRule, BYPASSES, DNS, hex, INET, NETDEV, SELECTION, setField } from './nft-text.js';
+import {
+  ARP,
+  addChain,
+  addRule,
+  BYPASSES,
+  DNS,
+  EVERY_UID,
+  hex,
+  INET,
+  NETDEV,
+  SELECTION,
+  setField,
+} from './nft-text.js';
 import { BYPASS_MARK, NFT_TABLE, SELECTION_FIELD } from './numbers.js';
 
 const IS_ANSWER = `ct direction reply ct mark & ${hex(BYPASS_MARK)} == ${hex(BYPASS_MARK)}`;
@@ -247,7 +259,7 @@ function dns(): string[] {
     addRule(INET, 'untracked', 'udp sport != 53 udp dport 53 goto dns_zone'),
     addChain(INET, 'dns_mark'),
     addRule(INET, 'dns_mark', 'meta skuid vmap @dns_user'),
-    addRule(INET, 'dns_mark', 'meta skuid 0-4294967294 goto root_dns'),
+    addRule(INET, 'dns_mark', `meta skuid ${EVERY_UID} goto root_dns`),
     // What a closed socket still has to say (data again, FIN, a TIME_WAIT's ACK) has no uid, but it has its connection.
     addRule(INET, 'dns_mark', `ct mark & ${hex(SELECTION_FIELD)} vmap @dns_connection`),
     // By number: nft 1.0.6 refuses the word dstnat in an output chain.

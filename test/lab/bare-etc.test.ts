@@ -21,35 +21,47 @@ const callers = [0, 2001, 2002].map((uid) => ({
   permissions: ['ohos.permission.MANAGE_VPN'],
 }));
 
-for (const victim of VICTIMS) {
+/** Users who are called like numbers of others, and of the ends of the ranges that the rules have. */
+const NUMBERS = [0, 999, 2001, 2002, 2003, 4294967294]
+  .map((name) => `${name}:x:${(name % 10_000) + 7000}:1::/:/bin/sh\n`)
+  .join('');
+const MACHINES = [
+  ['where /etc names nothing', {}],
+  ['where users have numbers for names', { passwd: NUMBERS }],
+] as const;
+
+const CASES = MACHINES.flatMap(([machine, bareEtc]) =>
+  VICTIMS.flatMap((victim) => [false, true].map((isLocked) => ({ machine, bareEtc, victim, isLocked }))),
+);
+
+for (const { machine, bareEtc, victim, isLocked } of CASES) {
   const { whose, owner, covered } = victim;
-  for (const lockdown of [[], [owner]]) {
-    const name = lockdown.length > 0 ? `${whose} under lockdown` : whose;
-    test(`${name} is as closed and as open as ever where /etc names nothing`, { timeout: 180_000 }, async (t) => {
-      const lab = await policyLab(t, { vpnd: { bareEtc: true, policy: { callers, lockdown } } });
-      if (!lab) return;
-      if (lockdown.length > 0) {
-        for (const family of FAMILIES) {
-          const answer = await lab.probe({ uid: owner, protocol: 'tcp', target: internet[family] });
-          assert.deepEqual(answer, { error: 'EACCES' }, `${family} before there is a VPN`);
-        }
+  test(`${whose}${isLocked ? ' under lockdown' : ''} is as closed and as open as ever ${machine}`, {
+    timeout: 180_000,
+  }, async (t) => {
+    const lab = await policyLab(t, { vpnd: { bareEtc, policy: { callers, lockdown: isLocked ? [owner] : [] } } });
+    if (!lab) return;
+    if (isLocked) {
+      for (const family of FAMILIES) {
+        const answer = await lab.probe({ uid: owner, protocol: 'tcp', target: internet[family] });
+        assert.deepEqual(answer, { error: 'EACCES' }, `${family} before there is a VPN`);
       }
-      const exit = exitOf(lab, 1);
-      const since = await lab.moment();
-      const { facts } = await raise(lab, victim, { dnsAddresses: [exit.ipv4, exit.ipv6] });
-      for (const uid of covered) {
-        for (const family of FAMILIES) {
-          for (const protocol of PROTOCOLS) {
-            const answer = await lab.probe({ uid, protocol, target: internet[family], timeoutMs: 20_000 });
-            assert.equal('side' in answer ? answer.side : answer.error, exit.name, `${uid} ${protocol} ${family}`);
-          }
-          const bound = { uid, protocol: 'udp', target: internet[family], bindTo: 'eth0', timeoutMs: 200 } as const;
-          assert.ok('error' in (await lab.probe(bound)), `${uid} bound to the device, ${family}`);
+    }
+    const exit = exitOf(lab, 1);
+    const since = await lab.moment();
+    const { facts } = await raise(lab, victim, { dnsAddresses: [exit.ipv4, exit.ipv6] });
+    for (const uid of covered) {
+      for (const family of FAMILIES) {
+        for (const protocol of PROTOCOLS) {
+          const answer = await lab.probe({ uid, protocol, target: internet[family], timeoutMs: 20_000 });
+          assert.equal('side' in answer ? answer.side : answer.error, exit.name, `${uid} ${protocol} ${family}`);
         }
+        const bound = { uid, protocol: 'udp', target: internet[family], bindTo: 'eth0', timeoutMs: 200 } as const;
+        assert.ok('error' in (await lab.probe(bound)), `${uid} bound to the device, ${family}`);
       }
-      assert.deepEqual(await lab.leaks({ ...facts, isUncovered: isLinkUpkeep }, undefined, since), []);
-    });
-  }
+    }
+    assert.deepEqual(await lab.leaks({ ...facts, isUncovered: isLinkUpkeep }, undefined, since), []);
+  });
 }
 
 test('a service whose rules the kernel refuses ends at start and says why, in one line', {

@@ -53,10 +53,13 @@ test('of protocols, ports and users the firewall has numbers, and names that nft
     ...lockdownTable(new Set([0, 2001]), { owners: new Set([2002]) }, everyone),
   ];
   const operands = texts.flatMap((text) => [
-    ...text.matchAll(/\b(l4proto|protocol|[sd]port|skuid) (?:!= |== )?(\{[^}]*\}|@?[\w-]+)/g),
+    ...text.matchAll(/\b(l4proto|protocol|[sd]port|skuid) (?:!= |== )?(\{[^}]*\}|@?["+\w-]+)/g),
   ]);
-  const words = new Set(operands.flatMap(([, , operand = '']) => operand.match(/@?[\w-]+/g) ?? []));
-  const known = /^(@\w+|\d+(-\d+)?|vmap|tcp|udp|udplite|sctp|dccp|icmp|icmpv6|igmp)$/;
+  const words = new Set(
+    operands.flatMap(([, key, operand = '']) => (operand.match(/@?["+\w-]+/g) ?? []).map((word) => `${key} ${word}`)),
+  );
+  const known =
+    /^(skuid (@\w+|vmap|"\+\d+"(-"\+\d+")?)|(l4proto|protocol|[sd]port) (@\w+|\d+(-\d+)?|tcp|udp|udplite|sctp|dccp|icmp|icmpv6|igmp))$/;
   assert.ok(words.size > 10, 'it finds them');
   assert.deepEqual(
     [...words].filter((word) => !known.test(word)),
