@@ -22,6 +22,7 @@ const USAGE = `usage: vpnctl up [--allow-hooks] [--foreground] FILE|NAME
        vpnctl wg genkey|genpsk|pubkey
                                  keys, as wg(8) makes them
        vpnctl leaks [--json]     what may leave outside a VPN, and why: of your own, or as root of all
+       vpnctl reload             has the service read its policy file again, as root
        vpnctl events             what happens to them, one JSON object a line, until interrupted
        vpnctl run --app ID -- COMMAND [ARGUMENT...]
                                  starts a program as the application ID, for machines where no desktop and no
@@ -71,6 +72,12 @@ async function main(): Promise<void> {
       service.shutdown();
       return;
     }
+    if (command === 'reload') {
+      const { file, problem } = await service.call('reload', {});
+      service.shutdown();
+      if (problem !== undefined) fail(78, problem);
+      return print(`the policy is that of ${file} now`);
+    }
     service.onEvent = (event) => print(JSON.stringify(event));
     service.onClose = () => fail(69, 'the service ended');
     await service.call('subscribe', {});
@@ -84,8 +91,8 @@ function isHelp(word: string): boolean {
   return word === '--help' || word === '-h';
 }
 
-function isCommand(word: string | undefined): word is 'status' | 'events' | 'leaks' | 'down' {
-  return word === 'status' || word === 'events' || word === 'leaks' || word === 'down';
+function isCommand(word: string | undefined): word is 'status' | 'events' | 'leaks' | 'reload' | 'down' {
+  return ['status', 'events', 'leaks', 'reload', 'down'].includes(word ?? '');
 }
 
 /** `uid 2001  lan  family=4 destinations=192.168.0.0/24 links=eth0: a local network …` */

@@ -8,13 +8,25 @@
  * before firewalld's, come the marks for the reverse path filters.
  */
 import { FAMILIES, type Family, IPV6 } from '../model/vpn-types.js';
-import { ARP, addChain, addRule, BYPASSES, DNS, hex, INET, NETDEV, SELECTION, setField } from './nft-text.js';
+import {
+  ARP,
+  addChain,
+  addRule,
+  BYPASSES,
+  DNS,
+  EVERY_UID,
+  hex,
+  INET,
+  NETDEV,
+  SELECTION,
+  setField,
+} from './nft-text.js';
 import { BYPASS_MARK, NFT_TABLE, SELECTION_FIELD } from './numbers.js';
 
 const IS_ANSWER = `ct direction reply ct mark & ${hex(BYPASS_MARK)} == ${hex(BYPASS_MARK)}`;
 const CAME_IN = `${IS_ANSWER} goto bypass`;
 /** Protocols of which any first packet may begin something, and whose sockets could be ended at setUp. */
-const WITHOUT_BEGINNING = '{ udp, udplite, icmp, ipv6-icmp, sctp }';
+const WITHOUT_BEGINNING = '{ udp, udplite, icmp, icmpv6, sctp }';
 const WITH_PORTS = '{ tcp, udp, udplite, sctp }';
 /** MPTCP: a further path of a connection (RFC 8684, 3.2). */
 const JOIN = 'tcp option mptcp subtype 1';
@@ -170,14 +182,14 @@ function arriving(takesNew: boolean): string[] {
     // and firewalld's, shall judge it by the VPN's routes.
     addRule(INET, 'tracked_inside', 'ct direction reply ct status dnat meta mark set iifname map @answer_mark'),
     // The same as below: a VPN's server has nothing to say about what did not go into that VPN.
-    addRule(INET, 'tracked_inside', 'ct state invalid meta l4proto { icmp, ipv6-icmp } drop'),
+    addRule(INET, 'tracked_inside', 'ct state invalid meta l4proto { icmp, icmpv6 } drop'),
     addChain(INET, 'tracked', 'type filter hook prerouting priority mangle'),
     addRule(INET, 'tracked', 'iifname "lo" return'),
     addRule(INET, 'tracked', 'iifname "vpn-tun*" goto tracked_inside'),
     addRule(INET, 'tracked', 'ct state established goto tracked_before'),
     // An ICMP error names the packet it is about, and sockets believe one from anywhere: also about what went into a tunnel. Conntrack
     // knows that it does not fit (nf_conntrack_inet_error(), Linux 5.2).
-    addRule(INET, 'tracked', 'ct state invalid meta l4proto { icmp, ipv6-icmp } fib daddr type local drop'),
+    addRule(INET, 'tracked', 'ct state invalid meta l4proto { icmp, icmpv6 } fib daddr type local drop'),
     // What the lock has stopped (chain `remember`) is no server because somebody answers it, or makes as if.
     ...FAMILIES.flatMap((family) =>
       ['tried', 'ended'].map((set) =>
@@ -251,7 +263,7 @@ function dns(): string[] {
     addRule(INET, 'untracked', 'udp sport != 53 udp dport 53 goto dns_zone'),
     addChain(INET, 'dns_mark'),
     addRule(INET, 'dns_mark', 'meta skuid vmap @dns_user'),
-    addRule(INET, 'dns_mark', 'meta skuid 0-4294967294 goto root_dns'),
+    addRule(INET, 'dns_mark', `meta skuid ${EVERY_UID} goto root_dns`),
     // What a closed socket still has to say (data again, FIN, a TIME_WAIT's ACK) has no uid, but it has its connection.
     addRule(INET, 'dns_mark', `ct mark & ${hex(SELECTION_FIELD)} vmap @dns_connection`),
     // By number: nft 1.0.6 refuses the word dstnat in an output chain.

@@ -29,6 +29,8 @@ export const NFT_TABLE = 'vpnd';
 export const LOCKDOWN_TABLE = 'vpnd_lockdown';
 /** In its place for a moment. */
 export const HANDOVER_TABLE = `${NFT_TABLE}_handover`;
+/** Number of the queue that says that a service lives in this network namespace (kernel/queue-claim.ts): 'vp' in ASCII. */
+export const SERVICE_QUEUE = 0x7670;
 /** Conntrack zone of the first VPN's queries; 16 bits, those that others take are small. */
 export const FIRST_ZONE = 0x7600;
 /** Behind every device route; not 4294967295, which iproute2 cannot flush for IPv6. */

@@ -66,7 +66,7 @@ function sources(family: Family, slot: number, shapes: Shapes, sets: ReadonlySet
   // Without a default route the rest is outside as well. What the kernel itself answers, pings, goes back by the vNIC's address.
   if (shapes[family].kind !== 'everything') {
     const rest = sets.has(included) ? `${saddr} != @${included}` : `meta nfproto ipv${digit(family)}`;
-    rules.push(`${rest} meta l4proto != ${family === IPV6 ? 'ipv6-icmp' : 'icmp'} drop`);
+    rules.push(`${rest} meta l4proto != ${family === IPV6 ? 'icmpv6' : 'icmp'} drop`);
   }
   return rules;
 }

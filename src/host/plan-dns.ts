@@ -9,8 +9,13 @@
  */
 import type { VpnSpec } from '../model/vpn-spec.js';
 import { FAMILIES, type Family, IPV6 } from '../model/vpn-types.js';
+<<<<<<< HEAD
 import { hex, INET, SELECTION, setField, UNSERVED_DNS } from './nft-text.js';
 import { FIRST_ZONE, SELECTION_FIELD, selectionMark, slotNumbers } from './numbers.js';
+=======
+import { hex, INET, SELECTION, setField, UNSERVED_DNS, uid, uidRange } from './nft-text.js';
+import { FIRST_ZONE, SELECTION_FIELD, selectionMark } from './numbers.js';
+>>>>>>> i10-service
 import type { PlanInput } from './plan.js';
 import type { FirewallPlan } from './plan-firewall.js';
 
@@ -62,8 +67,8 @@ export function planDns(input: PlanInput): DnsPlan {
     }
   } else {
     elements.push(
-      { set: `${INET} dns_user`, key: String(owner), verdict: `goto ${chain}` },
-      { set: `${INET} dns_zone_user`, key: String(owner), verdict: `goto ${zone}` },
+      { set: `${INET} dns_user`, key: uid(owner), verdict: `goto ${chain}` },
+      { set: `${INET} dns_zone_user`, key: uid(owner), verdict: `goto ${zone}` },
     );
   }
   return { chains: [to, cover, chain, zone], rules, rootRules, elements };
@@ -76,7 +81,7 @@ function membership(
   covered: string,
 ): string[] {
   const uids = (selectors: PlanInput['trusted']) =>
-    selectors.flatMap((selector) => (selector.kind === 'uid' ? [String(selector.uid)] : [])).join(', ');
+    selectors.flatMap((selector) => (selector.kind === 'uid' ? [uid(selector.uid)] : [])).join(', ');
   if (trusted.length > 0) {
     const listed = uids(trusted);
     return [`${SELECTION} == ${covered} ${verdict}`, ...(listed ? [`meta skuid { ${listed} } ${verdict}`] : [])];
@@ -86,7 +91,7 @@ function membership(
     ...(selections.blocked === undefined ? [] : [`${SELECTION} == ${hex(selectionMark(selections.blocked))} return`]),
     ...(passed && owner === 0 ? [`meta skuid { ${passed} } return`] : []),
     // A packet without a socket has no skuid and matches no range.
-    `meta skuid 0-${lastUid} ${verdict}`,
+    `meta skuid ${uidRange(0, lastUid)} ${verdict}`,
   ];
 }
 

@@ -5,7 +5,20 @@
  */
 import type { VpnSpec } from '../model/vpn-spec.js';
 import { FAMILIES, type Family, IPV6 } from '../model/vpn-types.js';
-import { ARP, addChain, addRule, DNS, hex, INET, NETDEV, SELECTION, setField } from './nft-text.js';
+import {
+  ARP,
+  addChain,
+  addRule,
+  DNS,
+  EVERY_UID,
+  hex,
+  INET,
+  NETDEV,
+  SELECTION,
+  setField,
+  uid,
+  uidRange,
+} from './nft-text.js';
 import { BYPASS_MARK, LAST_SYSTEM_UID, type SlotNumbers, selectionMark } from './numbers.js';
 import type { PlanInput } from './plan.js';
 import { planArrivals } from './plan-arrivals.js';
@@ -36,7 +49,7 @@ export type Rule = [chain: string, text: string, cgroups?: readonly string[]];
 
 export type Shapes = Readonly<Record<Family, RouteShape>>;
 
-const EVERY_UID = 'meta skuid 0-4294967294';
+const EVERYBODY = `meta skuid ${EVERY_UID}`;
 const of = (family: Family): string => `meta nfproto ${family === IPV6 ? 'ipv6' : 'ipv4'}`;
 const ip = (family: Family): string => (family === IPV6 ? 'ip6' : 'ip');
 const digit = (family: Family): number => (family === IPV6 ? 6 : 4);
@@ -73,7 +86,7 @@ export function planFirewall(input: PlanInput, numbers: SlotNumbers, shapes: Sha
   if (spec.dnsAddresses.length > 0) merge(plan, planDns(input));
   else if (owner !== 0) {
     for (const set of [`${INET} dns_user`, `${INET} dns_zone_user`]) {
-      plan.elements.push({ set, key: String(owner), verdict: 'return' });
+      plan.elements.push({ set, key: uid(owner), verdict: 'return' });
     }
   }
   return plan;
@@ -134,7 +147,7 @@ function entering({ spec, owner, trusted, blocked, selections }: PlanInput): str
   const rules = [
     `meta mark & ${hex(BYPASS_MARK)} == ${hex(BYPASS_MARK)} drop`,
     // First whose it is: what others try here is no covered traffic to be remembered.
-    owner === 0 ? 'meta skuid @own_vpn drop' : `meta skuid != ${owner} drop`,
+    owner === 0 ? 'meta skuid @own_vpn drop' : `meta skuid != ${uid(owner)} drop`,
     ...FAMILIES.map((family) =>
       own[family].length > 0
         ? `${ip(family)} saddr != { ${own[family].join(', ')} } goto stopped`
@@ -148,7 +161,7 @@ function entering({ spec, owner, trusted, blocked, selections }: PlanInput): str
   if (trusted.length > 0) {
     if (selections.covered !== undefined) rules.push(`${covered} accept`);
     if (uids.length > 0) rules.push(`meta skuid { ${uids.join(', ')} } accept`);
-    rules.push(`${EVERY_UID} drop`);
+    rules.push(`${EVERYBODY} drop`);
   }
   return rules;
 }
@@ -169,7 +182,7 @@ function leaving({ slot, owner }: PlanInput, shapes: Shapes, sets: ReadonlySet<s
 }
 
 /** Without these the host loses its links: exceptions.ts says why of each. */
-const SYSTEM = `meta skuid 0-${LAST_SYSTEM_UID}`;
+const SYSTEM = `meta skuid ${uidRange(0, LAST_SYSTEM_UID)}`;
 /** From a client to a server. Of system accounts only: where ip_unprivileged_port_start is low, the ports are anybody's. */
 export const DHCP = [`udp sport 68 udp dport 67 ${SYSTEM}`, `udp sport 546 udp dport 547 ${SYSTEM}`];
 /** Frames of system accounts that carry no IP, also behind tags: ARP, 802.1X, LLDP, PPPoE. Of them only, since a type may lie. */
@@ -198,14 +211,14 @@ function addSelections(plan: FirewallPlan, { slot, owner, selections }: PlanInpu
       continue;
     }
     plan.chains.push(chain);
-    plan.rules.push([chain, `meta skuid != ${owner} return`], [chain, verdict]);
+    plan.rules.push([chain, `meta skuid != ${uid(owner)} return`], [chain, verdict]);
     plan.elements.push({ set: `${INET} outside_selection`, key, verdict: `jump ${chain}` });
   }
 }
 
 function addUser(plan: FirewallPlan, input: PlanInput, shapes: Shapes): void {
   const { slot, owner, trusted } = input;
-  const key = String(owner);
+  const key = uid(owner);
   const onlySome = trusted.length > 0 && uidsOf(trusted).length === 0;
   plan.elements.push(
     ...input.spec.addresses.flatMap(({ family, address }) => [
@@ -271,10 +284,10 @@ function addRoot(plan: FirewallPlan, input: PlanInput, { link }: SlotNumbers, sh
   if (refused.length > 0) {
     addRefusal(plan, input, refused);
     inet('root_send', 'meta skuid @own_vpn return');
-    inet('root_send', `${EVERY_UID} jump refused_${slot}`);
+    inet('root_send', `${EVERYBODY} jump refused_${slot}`);
   }
   inet('root_outside', `goto outside_${slot}`);
-  frames(`${EVERY_UID} goto unexplained`);
+  frames(`${EVERYBODY} goto unexplained`);
 }
 
 /**
@@ -319,7 +332,7 @@ function addSent(plan: FirewallPlan, { slot, owner }: PlanInput, text: string): 
   plan.rules.push([chain, text]);
   if (plan.chains.includes(chain)) return;
   plan.chains.push(chain);
-  plan.elements.push({ set: `${INET} sent_user`, key: String(owner), verdict: `jump ${chain}` });
+  plan.elements.push({ set: `${INET} sent_user`, key: uid(owner), verdict: `jump ${chain}` });
 }
 
 /**
@@ -352,5 +365,5 @@ function ownAddresses(spec: VpnSpec): Record<Family, string[]> {
 }
 
 function uidsOf(selectors: PlanInput['trusted']): string[] {
-  return selectors.flatMap((selector) => (selector.kind === 'uid' ? [String(selector.uid)] : []));
+  return selectors.flatMap((selector) => (selector.kind === 'uid' ? [uid(selector.uid)] : []));
 }

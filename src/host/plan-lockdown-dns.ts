@@ -3,7 +3,7 @@
  * do so under its own user. Refused at once, so that no program waits for an answer. Whom a VPN covers asks as the VPN says. Pure.
  */
 import type { Coverage } from './coverage.js';
-import { addChain, addRule, hex, SELECTION } from './nft-text.js';
+import { addChain, addRule, EVERY_UID, hex, SELECTION, uids } from './nft-text.js';
 import { BYPASS_MARK, SELECTION_FIELD } from './numbers.js';
 
 /** Of the VPNs that are up: whose, and which lists root's has. */
@@ -12,7 +12,6 @@ export interface Released {
   root?: Pick<Coverage, 'trusted' | 'blocked' | 'selections'>;
 }
 
-const EVERY_UID = '0-4294967294';
 const PROTOCOLS = ['tcp', 'udp', 'udplite', 'sctp', 'dccp'];
 
 /** Behind the translation of addresses: what somebody else's table has led to port 53, or from there, counts too. */
@@ -41,33 +40,33 @@ export function lockdownDns(table: string, users: ReadonlySet<number>, released:
 function judges(users: ReadonlySet<number>, { owners, root }: Released): string[] {
   const own = [...owners].filter((uid) => uid !== 0);
   const named = [...users].filter((uid) => uid !== 0);
-  const past = own.length === 0 ? [] : [`meta skuid { ${own.join(', ')} } return`];
+  const past = own.length === 0 ? [] : [`meta skuid { ${uids(own)} } return`];
   if (owners.has(0) && root?.trusted === undefined) return [...past, ...keptOut(named, root)];
   return [
     ...past,
     ...(root === undefined ? [] : listed(root).map((match) => `${match} return`)),
     ...(users.has(0) ? [`meta skuid ${EVERY_UID} goto no_dns`] : []),
-    ...(named.length > 0 && !users.has(0) ? [`meta skuid { ${named.join(', ')} } goto no_dns`] : []),
+    ...(named.length > 0 && !users.has(0) ? [`meta skuid { ${uids(named)} } goto no_dns`] : []),
   ];
 }
 
 /** Whom root's VPN takes in by its list. */
 function listed({ trusted, selections }: NonNullable<Released['root']>): string[] {
-  const uids = [...(trusted?.uids ?? [])];
+  const listed = [...(trusted?.uids ?? [])];
   return [
-    ...(uids.length > 0 ? [`meta skuid { ${uids.join(', ')} }`] : []),
+    ...(listed.length > 0 ? [`meta skuid { ${uids(listed)} }`] : []),
     ...(selections.covered === undefined ? [] : [`${SELECTION} == ${hex(selections.covered)}`]),
   ];
 }
 
 /** Root's VPN is everyone's, so it has lifted root's lockdown; not that of a user whom its list keeps out. */
 function keptOut(named: readonly number[], root: Released['root']): string[] {
-  const uids = named.filter((uid) => root?.blocked?.uids.has(uid));
+  const passed = named.filter((each) => root?.blocked?.uids.has(each));
   const mark = root?.selections.blocked;
   return [
-    ...(uids.length > 0 ? [`meta skuid { ${uids.join(', ')} } goto no_dns`] : []),
+    ...(passed.length > 0 ? [`meta skuid { ${uids(passed)} } goto no_dns`] : []),
     ...(mark !== undefined && named.length > 0
-      ? [`${SELECTION} == ${hex(mark)} meta skuid { ${named.join(', ')} } goto no_dns`]
+      ? [`${SELECTION} == ${hex(mark)} meta skuid { ${uids(named)} } goto no_dns`]
       : []),
   ];
 }

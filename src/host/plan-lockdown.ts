@@ -6,7 +6,7 @@
 import { FAMILIES, type Family } from '../model/vpn-types.js';
 import { lanRules, type Surroundings } from './firewall.js';
 import { type FirewallOptions, NO_JOIN } from './firewall-base.js';
-import { addChain, addRule, BYPASSES, hex } from './nft-text.js';
+import { addChain, addRule, BYPASSES, EVERY_UID, hex, uids } from './nft-text.js';
 import { BYPASS_MARK, LAN_TABLE, LAST_SYSTEM_UID, LOCKDOWN_TABLE, PRIORITY } from './numbers.js';
 import type { Operation } from './operation.js';
 import { DHCP, HOST_EXCEPTIONS, LINK_FRAMES } from './plan-firewall.js';
@@ -14,7 +14,6 @@ import { lockdownDns, type Released } from './plan-lockdown-dns.js';
 
 const INET = `inet ${LOCKDOWN_TABLE}`;
 const NETDEV = `netdev ${LOCKDOWN_TABLE}`;
-const EVERY_UID = '0-4294967294';
 /** Ports that clients of DHCP (RFC 2131) and DHCPv6 (RFC 8415) send from. */
 const DHCP_CLIENT: Record<Family, number> = { 1: 68, 2: 546 };
 const DNS_PROTOCOLS = ['tcp', 'udp', 'udplite'] as const;
@@ -92,8 +91,8 @@ export function lockdownTable(
   const closed = [...users].filter((uid) => uid !== 0);
   const everyone = users.has(0) && !released.has(0);
   const judge = [
-    ...(released.size > 0 ? [`meta skuid { ${[...released].join(', ')} } accept`] : []),
-    ...(closed.length > 0 ? [`meta skuid { ${closed.join(', ')} } goto closed`] : []),
+    ...(released.size > 0 ? [`meta skuid { ${uids(released)} } accept`] : []),
+    ...(closed.length > 0 ? [`meta skuid { ${uids(closed)} } goto closed`] : []),
   ];
   return [
     addChain(INET, 'explained'),
@@ -104,13 +103,13 @@ export function lockdownTable(
     addRule(INET, 'closed', 'drop'),
     // While somebody else's VPN is up its table marks answers to what came in. Protected sockets have the mark themselves.
     addChain(INET, 'answers', 'type filter hook output priority -149'),
-    ...(released.size > 0 ? [addRule(INET, 'answers', `meta skuid { ${[...released].join(', ')} } return`)] : []),
+    ...(released.size > 0 ? [addRule(INET, 'answers', `meta skuid { ${uids(released)} } return`)] : []),
     ...(everyone || closed.length > 0
       ? [
           addRule(
             INET,
             'answers',
-            `oifname != "lo" meta skuid { ${everyone ? EVERY_UID : closed.join(', ')} } socket mark & ${hex(BYPASS_MARK)} == ${hex(0)} meta mark set meta mark & ${hex(~BYPASS_MARK)}`,
+            `oifname != "lo" meta skuid { ${everyone ? EVERY_UID : uids(closed)} } socket mark & ${hex(BYPASS_MARK)} == ${hex(0)} meta mark set meta mark & ${hex(~BYPASS_MARK)}`,
           ),
         ]
       : []),

@@ -19,6 +19,7 @@ import { findCollisions } from './collisions.js';
 import { Connections } from './connections.js';
 import { exceptionOfMultipath, exceptionsOfLockdown, exceptionsOfVpn } from './exceptions.js';
 import { Firewall } from './firewall.js';
+import { tryFirewall } from './firewall-trial.js';
 import { FrontRules } from './front-rules.js';
 import { DEFAULT_HOST_POLICY, type HostPolicy } from './host-policy.js';
 import { HostWatch } from './host-watch.js';
@@ -284,6 +285,13 @@ export class VpnHost {
   /** Before the epoll is stopped. */
   unwatch(): void {
     this.#watch?.close();
+  }
+
+  /** Changes nothing. Throws NftablesError when there can be no firewall here, and so no VPN. */
+  tryFirewall(): void {
+    const { guardProblem, lockAbility } = this.#marks;
+    const { tellsSubflows } = lockAbility;
+    tryFirewall(this.#nftables(), { takesNew: guardProblem === undefined, tellsSubflows });
   }
 
   /**

@@ -51,8 +51,14 @@ export type ServiceEvent = { sequence: number; time: string } & (
 export type DownReason = 'destroyed' | 'process ended' | 'disabled by policy' | 'service ends';
 
 export interface Methods {
-  /** First on every connection. `isSystem`: whether the policy counts the caller as a system application. */
-  hello: { params: { protocol: number }; result: { protocol: number; version: string; isSystem: boolean } };
+  /**
+   * First on every connection. `isSystem`: whether the policy counts the caller as a system application; if not, `reason` says why and
+   * what to do.
+   */
+  hello: {
+    params: { protocol: number };
+    result: { protocol: number; version: string; isSystem: boolean; reason?: string };
+  };
   /**
    * fds: 1, a unix stream socket through which one byte with the TUN descriptor comes before the reply. `offload`: a TUN with
    * IFF_VNET_HDR; default false.
@@ -68,6 +74,11 @@ export interface Methods {
   enter: { params: { app: string }; result: { cgroup: string } };
   /** The caller's own VPN; for root, all. */
   status: { params: Record<string, never>; result: ServiceStatus };
+  /**
+   * Has the policy file read again, as SIGHUP does; root only. `file`: the policy's. `problem`: why the policy of before stays, or is
+   * not in force as a whole.
+   */
+  reload: { params: Record<string, never>; result: { file: string; problem?: string } };
   /** What may leave outside the tunnel of the caller's own VPN, and under lockdown; for root, of all. */
   leaks: { params: Record<string, never>; result: { exceptions: LeakException[] } };
   /** Events of the caller's own VPN, for root of all, as notifications named `event`. */
@@ -85,6 +96,7 @@ export const METHOD_FDS: Readonly<Record<Method, number>> = {
   enter: 0,
   status: 0,
   leaks: 0,
+  reload: 0,
   subscribe: 0,
 };
 
@@ -92,7 +104,9 @@ export function isMethod(name: unknown): name is Method {
   return typeof name === 'string' && Object.hasOwn(METHOD_FDS, name);
 }
 
+export const DEFAULT_SOCKET = '/run/vpnd/vpnd.sock';
+
 /** Where the service listens. `VPND_SOCKET` overrides it on both sides. */
 export function socketPath(): string {
-  return process.env.VPND_SOCKET || '/run/vpnd/vpnd.sock';
+  return process.env.VPND_SOCKET || DEFAULT_SOCKET;
 }

@@ -6,10 +6,12 @@ import { constants } from 'node:fs';
 import { Socket } from 'node:net';
 import { errnoName } from '../kernel/errno.js';
 import { errno, libc } from '../kernel/ffi.js';
+import { peerCredentials } from '../kernel/peer.js';
 import { SHUT_RDWR, sendWithFds, unixAddress, unixSocket } from '../kernel/unix-socket.js';
 import { BusinessError, isVpnErrorCode } from '../model/errors.js';
 import { encodeLine, FrameReader } from './frame.js';
 import { type Method, type Methods, PROTOCOL_VERSION, type ServiceEvent } from './methods.js';
+import { startHint } from './start-hint.js';
 
 const F_GETFL = 3;
 const F_SETFL = 4;
@@ -34,14 +36,26 @@ interface Outgoing {
   sent?: () => void;
 }
 
+/** Nobody is there, or nobody is there any more. */
 export function unreachable(path: string, why: string): BusinessError {
-  const start = 'start it with: sudo vpnd (or: sudo systemctl start vpnd)';
-  return new BusinessError(2200002, undefined, `no answer at ${path} (${why}); ${start}`);
+  // EACCES: somebody may well be there.
+  const what = why === 'EACCES' ? 'this user may not open it' : startHint(path);
+  return new BusinessError(2200002, undefined, `no answer at ${path} (${why}); ${what}`);
+}
+
+/** Somebody is there and says nothing: to start another one would be no help. */
+function silent(path: string, why: string, pid: number): BusinessError {
+  const who = pid > 0 ? `the service, process ${pid},` : 'the service';
+  const end = pid > 0 ? `kill -9 ${pid}` : 'kill -9 and its process id';
+  const reason = `no answer at ${path} (${why}): ${who} runs and hangs; its log may say why; end it by ${end}, as root, then ${startHint(path)}`;
+  return new BusinessError(2200002, undefined, reason);
 }
 
 export class ServiceConnection {
   readonly path: string;
   readonly #fd: number;
+  /** Who listens there; 0 when it cannot be seen from here. */
+  readonly #servicePid: number;
   readonly #socket: Socket;
   readonly #reader = new FrameReader();
   readonly #pending = new Map<number, Pending>();
@@ -64,6 +78,7 @@ export class ServiceConnection {
   constructor(path: string, helloTimeoutMs = 0) {
     this.path = path;
     this.#fd = connect(path);
+    this.#servicePid = listenerOf(this.#fd);
     const hello = { jsonrpc: '2.0', id: 0, method: 'hello', params: { protocol: PROTOCOL_VERSION } };
     const line = encodeLine(hello);
     libc.send(this.#fd, line, line.length, MSG_NOSIGNAL);
@@ -109,7 +124,8 @@ export class ServiceConnection {
       }
       const timeoutMs = TIMEOUT_MS[method] ?? DEFAULT_TIMEOUT_MS;
       const timer = setTimeout(() => {
-        this.#settle(id)?.reject(unreachable(this.path, `${method} was not answered within ${timeoutMs / 1000} s`));
+        const why = `${method} was not answered within ${timeoutMs / 1000} s`;
+        this.#settle(id)?.reject(silent(this.path, why, this.#servicePid));
       }, timeoutMs);
       this.#expect(id, (result) => resolve(result as Methods[M]['result']), reject, timer);
       this.#outgoing.push({ line, fds, ...(sent && { sent }) });
@@ -217,7 +233,17 @@ function connect(path: string): number {
   if (libc.connect(fd, address, address.length) === 0) return fd;
   const why = errnoName(errno());
   libc.close(fd);
-  throw unreachable(path, why);
+  // Its queue is full: it takes no connection any more.
+  throw why === 'EAGAIN' ? silent(path, why, 0) : unreachable(path, why);
+}
+
+/** For a sentence only: whatever the reason, 0 is unknown. */
+function listenerOf(fd: number): number {
+  try {
+    return peerCredentials(fd).pid;
+  } catch {
+    return 0;
+  }
 }
 
 /** Bytes up to and including the first line's end, or nothing when that takes longer. Blocks this thread for so long. */

@@ -65,7 +65,6 @@ export const libc = {
   poll: declare<(fds: Uint8Array, count: number, timeoutMs: number) => number>(
     'int poll(uint8_t *, unsigned long, int)',
   ),
-  flock: declare<(fd: number, operation: number) => number>('int flock(int, int)'),
   epoll_create1: declare<(flags: number) => number>('int epoll_create1(int)'),
   epoll_ctl: declare<(epfd: number, operation: number, fd: number, event: Bytes) => number>(
     'int epoll_ctl(int, int, int, uint8_t *)',

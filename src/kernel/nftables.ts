@@ -15,6 +15,7 @@ interface Library {
   freeContext(context: unknown): void;
   bufferOutput(context: unknown): number;
   bufferError(context: unknown): number;
+  setDryRun(context: unknown, isDry: boolean): void;
   run(context: unknown, commands: string): number;
   runAsync(context: unknown, commands: string): Promise<number>;
   output(context: unknown): string;
@@ -38,6 +39,7 @@ function load(): Library | undefined {
       newContext: loaded.func('void *nft_ctx_new(uint32_t)'),
       bufferOutput: loaded.func('int nft_ctx_buffer_output(void *)'),
       bufferError: loaded.func('int nft_ctx_buffer_error(void *)'),
+      setDryRun: loaded.func('void nft_ctx_set_dry_run(void *, bool)'),
       run,
       runAsync: inThreadPool(run),
       output: loaded.func('const char *nft_ctx_get_output_buffer(void *)'),
@@ -89,7 +91,17 @@ export class Nftables {
     return this.#library.output(this.#context);
   }
 
-  /** The same in the thread pool: a batch waits for the kernel. One at a time per object; callers see to that. */
+  /** Has nft read the commands and the kernel look at them as one transaction, and nothing done. Throws NftablesError. */
+  check(commands: string): void {
+    this.#library.setDryRun(this.#context, true);
+    try {
+      this.run(commands);
+    } finally {
+      this.#library.setDryRun(this.#context, false);
+    }
+  }
+
+  /** As run(), in the thread pool: a batch waits for the kernel. One at a time per object; callers see to that. */
   async runAsync(commands: string): Promise<void> {
     if ((await this.#library.runAsync(this.#context, commands)) !== 0) throw this.#failure();
   }

@@ -1,7 +1,9 @@
 /**
- * May this caller do this? Pure: a policy and what the kernel says about the peer go in, an answer comes out.
+ * May this caller do this? Pure but for the name of a user who is refused: a policy and what the kernel says about the peer go in, an
+ * answer comes out.
  */
 import { BusinessError } from '../model/errors.js';
+import { LocalUsers } from './account-files.js';
 import { type CallerMatch, MANAGE_VPN, type Policy } from './policy.js';
 
 /** The process at the other end of the socket, as the kernel describes it. */
@@ -21,8 +23,13 @@ export interface Judgement {
   readonly isGuest: boolean;
 }
 
+const LOCAL_USERS = new LocalUsers();
+/** What root is, whatever the policy says: whoever can write the policy shall not be told to. */
+const ROOT: Judgement = { isSystem: true, permissions: new Set([MANAGE_VPN]), isGuest: false };
+
 /** Every rule that matches counts, whichever grants what. A peer without a visible pid matches none. */
 export function judge(policy: Policy, peer: Peer): Judgement {
+  if (peer.uid === 0 && peer.pid > 0) return ROOT;
   const rules = peer.pid > 0 ? policy.callers.filter(({ match }) => matches(match, peer)) : [];
   return {
     isSystem: rules.some((rule) => rule.isSystem),
@@ -35,15 +42,31 @@ export function judge(policy: Policy, peer: Peer): Judgement {
  * Why the call is refused, or undefined. In the order of the API: 202 no system application, 201 without
  * ohos.permission.MANAGE_VPN or VPNs disabled, 2203001 a guest (setUp only).
  */
-export function refusal(policy: Policy, peer: Peer, call: 'setUp' | 'protect' | 'destroy'): BusinessError | undefined {
+export function refusal(
+  policy: Policy,
+  peer: Peer,
+  call: 'setUp' | 'protect' | 'destroy',
+  users: Pick<LocalUsers, 'nameOf'> = LOCAL_USERS,
+): BusinessError | undefined {
   const { isSystem, permissions, isGuest } = judge(policy, peer);
   const who = `uid ${peer.uid}`;
-  if (peer.pid <= 0) return refused(202, `the caller (${who}) is in a pid namespace that the service cannot see`);
-  if (!isSystem) return refused(202, `${who} is no system application; ${grant(policy, peer)}`);
-  if (!permissions.has(MANAGE_VPN)) return refused(201, `${who} does not have ${MANAGE_VPN}; ${grant(policy, peer)}`);
-  if (policy.isDisabled) return refused(201, 'VPNs are disabled by the administrator');
+  if (peer.pid <= 0) {
+    return refused(
+      202,
+      `the caller (${who}) is in a pid namespace that the service cannot see; run it outside, or in a container with the pid namespace of the host`,
+    );
+  }
+  const grant = () => howToAllow(policy, peer, users.nameOf(peer.uid));
+  if (!isSystem) return refused(202, `${who} is no system application; ${grant()}`);
+  if (!permissions.has(MANAGE_VPN)) return refused(201, `${who} does not have ${MANAGE_VPN}; ${grant()}`);
+  if (policy.isDisabled) {
+    return refused(201, `VPNs are disabled by the administrator ("disabled" in ${policy.file})`);
+  }
   if (isGuest && call === 'setUp') {
-    return refused(2203001, `${who} is a guest; to change that, set "guests" in ${policy.file}`);
+    return refused(
+      2203001,
+      `${who} is a guest; to change that, set "guests" in ${policy.file}, then: sudo vpnctl reload`,
+    );
   }
   return undefined;
 }
@@ -58,9 +81,13 @@ function groupsOf({ gid, groups }: Peer): readonly number[] {
   return [gid, ...groups];
 }
 
-function grant(policy: Policy, { uid }: Peer): string {
+/** What helps is a group for whom usermod(8) knows, where the policy has one, else an entry in the policy. */
+function howToAllow(policy: Policy, { uid }: Peer, name: string | undefined): string {
+  if (policy.allowsGroup && name !== undefined) {
+    return `to allow it: sudo groupadd -f vpn && sudo usermod -aG vpn ${name}, then log in again`;
+  }
   const rule = { match: { uid }, system: true, permissions: [MANAGE_VPN] };
-  return `to allow it, add ${JSON.stringify(rule)} to "callers" in ${policy.file}`;
+  return `to allow it, add ${JSON.stringify(rule)} to "callers" in ${policy.file}, then: sudo vpnctl reload`;
 }
 
 function refused(code: 201 | 202 | 2203001, reason: string): BusinessError {

@@ -15,7 +15,7 @@ import { isAbsent } from '../kernel/absence.js';
 import { cgroupExists } from '../kernel/cgroup.js';
 import { libc } from '../kernel/ffi.js';
 import { peerCredentials } from '../kernel/peer.js';
-import { AF_UNIX, SOCK_STREAM, socketDomain, socketType } from '../kernel/socket-options.js';
+import { AF_UNIX, netnsCookie, SOCK_STREAM, socketDomain, socketType } from '../kernel/socket-options.js';
 import { sendWithFds } from '../kernel/unix-socket.js';
 import { BusinessError } from '../model/errors.js';
 import { parseOffload } from '../model/offload.js';
@@ -39,7 +39,9 @@ type Handler<M extends Method> = (
 export const HANDLERS: { readonly [M in Method]: Handler<M> } = {
   hello: ({ policy }, session) => {
     session.greeted = true;
-    return { protocol: PROTOCOL_VERSION, version: VERSION, isSystem: judge(policy(), session.peer).isSystem };
+    const { isSystem } = judge(policy(), session.peer);
+    const reason = isSystem ? undefined : refusal(policy(), session.peer, 'destroy')?.data.reason;
+    return { protocol: PROTOCOL_VERSION, version: VERSION, isSystem, ...(reason !== undefined && { reason }) };
   },
 
   setUp: (context, session, params, fds) => {
@@ -61,6 +63,7 @@ export const HANDLERS: { readonly [M in Method]: Handler<M> } = {
 
   destroy: (context, session) => {
     authorize(context, session, 'destroy');
+    requireSameNetwork(context, session);
     const { uid } = session.peer;
     return context.registry.inOrder(uid, async () => {
       await context.registry.lower(uid, 'destroyed');
@@ -76,6 +79,12 @@ export const HANDLERS: { readonly [M in Method]: Handler<M> } = {
     exceptions: host.exceptions(session.peer.uid === 0 ? undefined : session.peer.uid),
   }),
 
+  reload: (context, session) => {
+    authorizeRoot(session);
+    requireSameNetwork(context, session);
+    return context.reload();
+  },
+
   subscribe: (context, session) => {
     const send = (event: object) => context.send(session, { jsonrpc: '2.0', method: 'event', params: event });
     if (!session.subscribed) {
@@ -86,9 +95,26 @@ export const HANDLERS: { readonly [M in Method]: Handler<M> } = {
   },
 };
 
+/** Also where VPNs are disabled: that is what a policy may be read for. */
+function authorizeRoot({ peer: { uid, pid } }: Session): void {
+  if (uid === 0 && pid > 0) return;
+  throw new BusinessError(201, undefined, 'the policy is read again for root only: sudo vpnctl reload');
+}
+
 function authorize({ policy }: ServiceContext, session: Session, call: 'setUp' | 'protect' | 'destroy'): void {
   const refused = refusal(policy(), session.peer, call);
   if (refused) throw refused;
+}
+
+/**
+ * Root of a container that was lent the socket is root by its uid, and would get and end the VPN of everyone on this host. An accepted
+ * connection is in the network namespace of the socket that connected (unix_stream_connect()), and that one was made there.
+ */
+function requireSameNetwork({ host }: ServiceContext, session: Session): void {
+  if (netnsCookie(session.fd) === host.netnsCookie) return;
+  const reason =
+    "the caller is in another network namespace than the service's, as in a container, and would have a VPN of a network that is not its own; start a vpnd there";
+  throw new BusinessError(2200003, undefined, reason);
 }
 
 async function setUp(
@@ -116,6 +142,7 @@ async function setUp(
     if (mailbox === undefined || !isMailboxOf(uid, mailbox)) {
       throw new BusinessError(401, 'fds[0]', 'is not one end of a unix stream socketpair that the caller made');
     }
+    requireSameNetwork(context, session);
     if (session.closed) throw new BusinessError(2200002, undefined, 'the caller went away');
     vpn = await registry.raise(
       { slot, owner: uid, spec, offload, trusted, blocked },

@@ -1,5 +1,6 @@
 /** What a call has at hand. */
 import type { VpnHost } from '../host/vpn-host.js';
+import type { Methods } from '../ipc/methods.js';
 import type { Events } from './events.js';
 import type { Log } from './log.js';
 import type { Policy } from './policy.js';
@@ -12,6 +13,8 @@ export interface ServiceContext {
   events: Events;
   /** The policy of this moment. */
   policy(): Policy;
+  /** Reads the policy again. */
+  reload(): Promise<Methods['reload']['result']>;
   log: Log;
   /** Sends, and ends a session that does not take what is sent. */
   send(session: Session, message: object): void;

@@ -1,7 +1,7 @@
 /** What the service cannot do without, checked before anything is touched, each named with its fix. */
 import { accessSync, constants, readFileSync } from 'node:fs';
 import { release } from 'node:os';
-import { nftablesAvailable } from '../kernel/nftables.js';
+import { NftablesError, nftablesAvailable } from '../kernel/nftables.js';
 
 const CAP_NET_ADMIN = 12n;
 
@@ -40,5 +40,25 @@ export function checkFacilities(): void {
       69,
       'libnftables.so.1 is missing: install libnftables1 (Debian) or nftables (Alpine, Fedora)',
     );
+  }
+}
+
+/** Root of a user namespace may do nothing to a network that is not that namespace's own. */
+export function foreignNamespace(): FacilityError {
+  return new FacilityError(
+    77,
+    'vpnd may not make a firewall here: this network namespace belongs to another user namespace, as in a rootless container that uses the network of its host; start vpnd outside of the container, or give the container a network of its own',
+  );
+}
+
+/** A trial of the firewall; what nft or the kernel has against it comes out as a FacilityError. */
+export function withFirewallNamed(trial: () => void): void {
+  try {
+    trial();
+  } catch (error) {
+    if (!(error instanceof NftablesError)) throw error;
+    const fix =
+      'it takes a kernel with nf_tables and its modules nft_ct, nft_fib_inet, nft_masq, nft_nat and nft_reject_inet, and a libnftables no older than 1.0.6 is known to do';
+    throw new FacilityError(69, `no VPN can be made here, because the firewall is refused (${error.message}); ${fix}`);
   }
 }

@@ -1,12 +1,11 @@
 /** The socket file: made, kept from a second service, removed. A stale one of a dead service is replaced. */
-import { chmodSync, constants, lstatSync, mkdirSync, openSync, rmSync, statSync, unlinkSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { chmodSync, constants, lstatSync, mkdirSync, rmSync, statSync, unlinkSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { checked, errnoName } from '../kernel/errno.js';
 import { errno, libc } from '../kernel/ffi.js';
 import { unixAddress, unixSocket } from '../kernel/unix-socket.js';
 
 const BACKLOG = 511;
-const LOCK_EX_NB = 2 | 4;
 const F_GETFL = 3;
 const F_SETFL = 4;
 
@@ -63,17 +62,4 @@ function removeStale(path: string, address: Buffer): void {
   if (connected) throw new InUseError(`another service listens on ${path}`);
   if (why !== 'ECONNREFUSED') throw new InUseError(`${path} is in use (${why})`);
   unlinkSync(path);
-}
-
-/**
- * One service for each network namespace: its sweep would take a second one's VPNs for a dead one's. Held until the process
- * ends, however it ends. Returns the descriptor that holds it.
- */
-export function lockNamespace(stateDir: string): number {
-  mkdirSync(stateDir, { recursive: true, mode: 0o755 });
-  const file = join(stateDir, `netns-${statSync('/proc/self/ns/net').ino}.lock`);
-  const fd = openSync(file, constants.O_CREAT | constants.O_RDWR | constants.O_NOFOLLOW, 0o600);
-  if (libc.flock(fd, LOCK_EX_NB) === 0) return fd;
-  libc.close(fd);
-  throw new InUseError(`another service serves this network namespace (${file} is locked)`);
 }

@@ -48,15 +48,20 @@ export interface Policy {
   readonly forwarding: ReadonlyMap<string, 'direct' | 'block'>;
   /** uids whose traffic is blocked when no VPN is up. */
   readonly lockdown: ReadonlySet<number>;
+  /** What the file does not say, so that what is built in holds. */
+  readonly builtIn: ReadonlySet<'callers' | 'guests'>;
+  /** Whether whoever joins the group `vpn` may set up VPNs, also when there is no such group yet. */
+  readonly allowsGroup: boolean;
 }
 
+const GROUP = 'vpn';
 const KEYS = ['callers', 'guests', 'disabled', 'applications', 'lan', 'udpServices', 'forwarding', 'lockdown'];
 /** The largest uid; 2^32 - 1 means "no uid" to the kernel. */
 const MAX_ID = 0xffff_fffe;
 
 /** root, and members of group `vpn` if it exists, are system with MANAGE_VPN; group `guest` and user `nobody` are guests. */
 export function defaultPolicy(names: NameLookup, file: string = DEFAULT_POLICY_FILE): Policy {
-  const vpnGroup = names.groupByName('vpn');
+  const vpnGroup = names.groupByName(GROUP);
   const guestGroup = names.groupByName('guest');
   const nobody = names.userByName('nobody');
   const matches: CallerMatch[] = [{ uid: 0 }, ...(vpnGroup === undefined ? [] : [{ gid: vpnGroup.gid }])];
@@ -70,6 +75,19 @@ export function defaultPolicy(names: NameLookup, file: string = DEFAULT_POLICY_F
     udpServices: [],
     forwarding: new Map(),
     lockdown: new Set(),
+    builtIn: new Set(['callers', 'guests']),
+    allowsGroup: true,
+  };
+}
+
+/** The same with what is built in looked up again: a group that is made later counts, one that has another number now does. */
+export function withNamesOfNow(policy: Policy, names: NameLookup): Policy {
+  if (policy.builtIn.size === 0) return policy;
+  const base = defaultPolicy(names, policy.file);
+  return {
+    ...policy,
+    callers: policy.builtIn.has('callers') ? base.callers : policy.callers,
+    guests: policy.builtIn.has('guests') ? base.guests : policy.guests,
   };
 }
 
@@ -86,9 +104,11 @@ export function parsePolicy(text: string, file: string, names: NameLookup): Poli
     return entry === undefined ? fallback : parse(entry, names);
   };
   const base = defaultPolicy(names, file);
+  const builtIn = (['callers', 'guests'] as const).filter((key) => !fields.has(key));
+  const callers = read('callers', readCallers, base.callers);
   return {
     file,
-    callers: read('callers', readCallers, base.callers),
+    callers,
     guests: read('guests', readGuests, base.guests),
     isDisabled: read('disabled', readBoolean, base.isDisabled),
     applications: read('applications', readApplications, base.applications),
@@ -96,7 +116,16 @@ export function parsePolicy(text: string, file: string, names: NameLookup): Poli
     udpServices: read('udpServices', readPorts, base.udpServices),
     forwarding: read('forwarding', readForwarding, base.forwarding),
     lockdown: read('lockdown', readUsers, base.lockdown),
+    builtIn: new Set(builtIn),
+    allowsGroup: builtIn.includes('callers') || allows(callers, names.groupByName(GROUP)?.gid),
   };
+}
+
+function allows(callers: readonly CallerRule[], gid: number | undefined): boolean {
+  return callers.some(
+    ({ match, isSystem, permissions }) =>
+      'gid' in match && match.gid === gid && isSystem && permissions.includes(MANAGE_VPN),
+  );
 }
 
 function readCallers(entry: Entry, names: NameLookup): CallerRule[] {

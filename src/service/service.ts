@@ -2,15 +2,20 @@
  * The service as one object: started, told to reload its policy, ended. vpnd runs it in a process of its own, startService()
  * in a Worker.
  */
+import { mkdirSync } from 'node:fs';
 import { VpnHost } from '../host/vpn-host.js';
-import type { DownReason } from '../ipc/methods.js';
+import type { DownReason, Methods } from '../ipc/methods.js';
 import { libc } from '../kernel/ffi.js';
+import type { QueueClaim } from '../kernel/queue-claim.js';
+import { FileStamp } from './account-files.js';
 import { Events } from './events.js';
+import { withFirewallNamed } from './facilities.js';
 import { sweepLaunches } from './launch.js';
-import { listenOn, lockNamespace, removeSocketFile, type SocketFile, socketFile } from './listen.js';
+import { listenOn, removeSocketFile, type SocketFile, socketFile } from './listen.js';
 import type { Log } from './log.js';
 import { names } from './names.js';
-import type { Policy } from './policy.js';
+import { lockNamespace } from './namespace-lock.js';
+import { type Policy, withNamesOfNow } from './policy.js';
 import { loadPolicy } from './policy-file.js';
 import { type LiveVpn, Registry } from './registry.js';
 import { Server } from './server.js';
@@ -31,18 +36,21 @@ export class Service {
   readonly #server: Server;
   readonly #listenFd: number;
   readonly #file: SocketFile;
-  readonly #lockFd: number;
+  readonly #lock: QueueClaim;
+  readonly #groups = new FileStamp('/etc/group');
   #policy: Policy;
   #closing: Promise<void> | undefined;
 
-  /** Listens, sweeps, then serves. Throws PolicyError, InUseError or KernelError; nothing is left behind then. */
+  /** Listens, sweeps, then serves. Throws PolicyError, InUseError, FacilityError or KernelError; nothing is left behind then. */
   static async start(settings: ServiceSettings): Promise<Service> {
     const policy = loadPolicy(settings.policyFile, names);
-    const lockFd = lockNamespace(settings.stateDir);
+    // Before anything of a living service's is touched.
+    const lock = await lockNamespace();
     let listenFd = -1;
     let file: SocketFile | undefined;
     let host: VpnHost | undefined;
     try {
+      mkdirSync(settings.stateDir, { recursive: true, mode: 0o755 });
       // The socket first: a path in use must not cost a living service its VPNs.
       listenFd = listenOn(settings.socket);
       file = socketFile(settings.socket);
@@ -55,16 +63,17 @@ export class Service {
           events.emit({ type: 'contested', what: [...what] });
         },
       });
+      withFirewallNamed(() => host?.tryFirewall());
       const swept = await host.sweep(policy);
       if (Object.values(swept).some((count) => count > 0)) settings.log('warning', 'swept', { ...swept });
       await sweepLaunches(settings.log);
       for (const what of await host.collisions()) settings.log('warning', 'collision', { what });
-      return new Service(settings, policy, { host, events }, { listenFd, file, lockFd });
+      return new Service(settings, policy, { host, events }, { listenFd, file, lock });
     } catch (error) {
       await host?.close();
       if (listenFd >= 0) libc.close(listenFd);
       if (file) removeSocketFile(file);
-      libc.close(lockFd);
+      lock.release();
       throw error;
     }
   }
@@ -73,7 +82,7 @@ export class Service {
     settings: ServiceSettings,
     policy: Policy,
     { host, events }: { host: VpnHost; events: Events },
-    { listenFd, file, lockFd }: { listenFd: number; file: SocketFile; lockFd: number },
+    { listenFd, file, lock }: { listenFd: number; file: SocketFile; lock: QueueClaim },
   ) {
     this.#settings = settings;
     this.#policy = policy;
@@ -81,13 +90,14 @@ export class Service {
     this.#events = events;
     this.#listenFd = listenFd;
     this.#file = file;
-    this.#lockFd = lockFd;
+    this.#lock = lock;
     this.#registry = new Registry(host, (vpn, reason) => this.#onDown(vpn, reason));
     this.#server = new Server(listenFd, {
       host,
       registry: this.#registry,
       events: this.#events,
-      policy: () => this.#policy,
+      policy: () => this.#current(),
+      reload: () => this.reload(),
       log: settings.log,
     });
     host.watch(this.#server.epoll);
@@ -98,22 +108,38 @@ export class Service {
     return this.#server.wakeFd;
   }
 
-  /** Reads the policy again. A bad file keeps the old policy, with one error line. */
-  async reload(): Promise<void> {
+  /** The policy with the names of now: a group may have been made since. */
+  #current(): Policy {
+    try {
+      if (this.#groups.hasChanged()) this.#policy = withNamesOfNow(this.#policy, names);
+    } catch (error) {
+      // No descriptor left, perhaps: what held so far holds until the next call.
+      this.#groups.forget();
+      this.#settings.log('debug', 'groups-not-read', { error: String(error) });
+    }
+    return this.#policy;
+  }
+
+  /** Reads the policy again. A bad file keeps the old policy, with one error line. Returns what came of it. */
+  async reload(): Promise<Methods['reload']['result']> {
     try {
       this.#policy = loadPolicy(this.#settings.policyFile, names);
     } catch (error) {
-      this.#settings.log('error', 'policy-kept', { reason: (error as Error).message });
-      return;
+      const reason = (error as Error).message;
+      this.#settings.log('error', 'policy-kept', { reason });
+      return { file: this.#policy.file, problem: `${reason}; the policy of before stays` };
     }
-    this.#settings.log('info', 'policy-loaded', { policy: this.#policy.file });
+    const { file } = this.#policy;
+    this.#settings.log('info', 'policy-loaded', { policy: file });
     this.#events.emit({ type: 'policy' });
     if (this.#policy.isDisabled) void this.#endAll('disabled by policy');
     try {
       await this.#host.configure(this.#policy);
     } catch (error) {
       this.#settings.log('error', 'policy-not-in-force', { reason: String(error) });
+      return { file, problem: `${file} is read, and not in force for networks and lockdown: ${String(error)}` };
     }
+    return { file };
   }
 
   /** Ends every VPN, answers what is under way, and lets go of everything. */
@@ -130,7 +156,7 @@ export class Service {
     await this.#server.close();
     libc.close(this.#listenFd);
     await this.#host.close();
-    libc.close(this.#lockFd);
+    this.#lock.release();
     this.#settings.log('info', 'ended');
   }
 

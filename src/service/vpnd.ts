@@ -49,6 +49,8 @@ function exitCodeOf(error: unknown): number {
 }
 
 async function main(): Promise<void> {
+  // Found as what it is by pidof(1), ps(1) and killall(1), and not as node.
+  process.title = 'vpnd';
   const values = options();
   if (values.help) return void process.stdout.write(USAGE);
   if (values.version) return void process.stdout.write(`${VERSION}\n`);

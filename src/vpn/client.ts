@@ -3,7 +3,7 @@
  * garbage collection, made anew after the service has gone. It ends with the process, from an exit handler at the latest,
  * so that a read blocked on the TUN returns and the process can end.
  */
-import { socketPath } from '../ipc/methods.js';
+import { type Methods, socketPath } from '../ipc/methods.js';
 import { ServiceConnection } from '../ipc/service-connection.js';
 
 /** createVpnConnection may take this long to learn whether the caller is a system application. */
@@ -23,17 +23,17 @@ export function serviceConnection(helloTimeoutMs = 0): ServiceConnection {
 }
 
 /**
- * Whether the policy counts this process as a system application; undefined when the service cannot be asked. Asked anew
- * every time, because the policy may have changed since the shared connection said hello.
+ * What the service says to this process at first, among it whether the policy counts it as a system application; undefined when it cannot
+ * be asked. Asked anew every time, because the policy may have changed since the shared connection said hello.
  */
-export function isSystemApplication(): boolean | undefined {
+export function hello(): Methods['hello']['result'] | undefined {
   try {
     if (!current || current.isClosed || current.path !== socketPath()) {
-      return serviceConnection(HELLO_TIMEOUT_MS).hello?.isSystem;
+      return serviceConnection(HELLO_TIMEOUT_MS).hello;
     }
     const asked = new ServiceConnection(current.path, HELLO_TIMEOUT_MS);
     asked.shutdown();
-    return asked.hello?.isSystem;
+    return asked.hello;
   } catch {
     return undefined;
   }

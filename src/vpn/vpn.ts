@@ -1,6 +1,6 @@
 /** The namespace `vpn` of `@ohos.net.vpn`: its function, and its types as the document writes them. */
 import { BusinessError } from '../model/errors.js';
-import { isSystemApplication } from './client.js';
+import { hello } from './client.js';
 import { VpnConnection } from './connection.js';
 
 export type { LinkAddress, NetAddress, RouteInfo, VpnConfig } from '../model/vpn-types.js';
@@ -20,8 +20,11 @@ export function createVpnConnection(...args: unknown[]): VpnConnection {
   const [context] = args;
   if (args.length !== 1) throw new BusinessError(401, 'context', `${args.length} arguments instead of 1`);
   if (typeof context !== 'object' || context === null) throw new BusinessError(401, 'context', 'is not an object');
-  if (isSystemApplication() === false) {
-    throw new BusinessError(202, undefined, `uid ${process.getuid?.()} is no system application under the policy`);
+  const said = hello();
+  if (said?.isSystem === false) {
+    // A service from before an update says no reason.
+    const reason = said.reason ?? `uid ${process.getuid?.()} is no system application under the policy`;
+    throw new BusinessError(202, undefined, reason);
   }
   return new VpnConnection();
 }

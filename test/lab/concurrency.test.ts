@@ -61,7 +61,7 @@ test('64 connections of one user at once: one setUp succeeds, and any of them ma
   if (!requireRoot(t)) return;
   const { app, socket, before } = await service(t);
   const sameUser = USERS.map(() => 2001);
-  const clients = await connect(t, socket, sameUser);
+  const clients = await connect(t, app, socket, sameUser);
   const outcomes = await Promise.all(clients.map((client) => client.setUp(CONFIG)));
   assert.deepEqual(tally(outcomes.map(({ answer }) => answer.error?.code)), { undefined: 1, 2203002: COUNT - 1 });
   assert.equal(outcomes.filter(({ fd }) => fd !== undefined).length, 1);
@@ -76,7 +76,7 @@ test('64 connections of one user at once: one setUp succeeds, and any of them ma
 test('64 users at once: each gets a VPN of its own with DNS, and all go again', { timeout: 240_000 }, async (t) => {
   if (!requireRoot(t)) return;
   const { app, socket, before } = await service(t);
-  const clients = await connect(t, socket, USERS);
+  const clients = await connect(t, app, socket, USERS);
 
   for (const ending of ['destroy', 'the end of the connection'] as const) {
     await t.test(`by ${ending}`, async () => {
@@ -103,7 +103,7 @@ test('64 users at once: each gets a VPN of its own with DNS, and all go again', 
 test("64 users' calls, interleaved, do not disturb each other", { timeout: 240_000 }, async (t) => {
   if (!requireRoot(t)) return;
   const { app, socket, before } = await service(t);
-  const clients = await connect(t, socket, USERS);
+  const clients = await connect(t, app, socket, USERS);
   const round = async (client: RawClient): Promise<unknown[]> => {
     const udp = udpSocketIn(app);
     const answers = await Promise.all([
@@ -126,8 +126,8 @@ test("64 users' calls, interleaved, do not disturb each other", { timeout: 240_0
 test("a user's calls are worked in order of arrival", { timeout: 120_000 }, async (t) => {
   if (!requireRoot(t)) return;
   const { app, socket, before } = await service(t);
-  const [client] = (await connect(t, socket, [2001])) as [RawClient];
-  const [watcher] = (await connect(t, socket, [2001])) as [RawClient];
+  const [client] = (await connect(t, app, socket, [2001])) as [RawClient];
+  const [watcher] = (await connect(t, app, socket, [2001])) as [RawClient];
   await watcher.call('subscribe');
   const udp = udpSocketIn(app);
   t.after(() => libc.close(udp));
@@ -179,7 +179,7 @@ test("a user's calls are worked in order of arrival", { timeout: 120_000 }, asyn
 test('a thousand calls sent at once are all answered, as the contract says', { timeout: 240_000 }, async (t) => {
   if (!requireRoot(t)) return;
   const { app, socket, before } = await service(t);
-  const [client] = (await connect(t, socket, [2001])) as [RawClient];
+  const [client] = (await connect(t, app, socket, [2001])) as [RawClient];
   const outcomes = await Promise.all(Array.from({ length: 1000 }, () => client.setUp(CONFIG)));
   closeTuns(outcomes);
   assert.deepEqual(tally(outcomes.map(({ answer }) => answer.error?.code)), { undefined: 1, 2203002: 999 });
@@ -197,9 +197,9 @@ async function service(t: TestContext): Promise<{ app: LabHost; socket: string; 
 }
 
 /** A connection for each uid; those of the policy's group are in it by SO_PEERGROUPS. */
-async function connect(t: TestContext, socket: string, uids: readonly number[]): Promise<RawClient[]> {
+async function connect(t: TestContext, app: LabHost, socket: string, uids: readonly number[]): Promise<RawClient[]> {
   const groups = [Number(new RegExp(`^${GROUP}:[^:]*:(\\d+):`, 'm').exec(readFileSync('/etc/group', 'utf8'))?.[1])];
-  const clients = uids.map((uid) => new RawClient(socket, { uid, gid: uid, groups }));
+  const clients = uids.map((uid) => new RawClient(app, socket, { uid, gid: uid, groups }));
   t.after(() => {
     for (const client of clients) client.close();
   });

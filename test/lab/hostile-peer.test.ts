@@ -120,7 +120,7 @@ test('peers that do not behave', { timeout: 600_000 }, async (t) => {
 
   await t.test('thousands of quick connections', async () => {
     for (let count = 0; count < 4000; count++) {
-      const client = new RawClient(vpnd.socket, count % 2 === 0 ? CALLER : STRANGER);
+      const client = new RawClient(app, vpnd.socket, count % 2 === 0 ? CALLER : STRANGER);
       if (count % 3 === 0) await client.send(STATUS);
       client.close();
       if (count % 100 === 0) await delay(1);
@@ -159,7 +159,7 @@ test('a caller that the service cannot see, in another pid namespace, is refused
   await vpnd.waitFor(/ ready /);
 
   // Root, by the policy that holds without a file, but not a process that this service can name.
-  const client = new RawClient(socket);
+  const client = new RawClient(app, socket);
   t.after(() => client.close());
   assert.equal((await client.hello()).result?.isSystem, false);
   const refusals = [

@@ -48,7 +48,8 @@ function open(path: string, onEvent: (file: string | null) => void): FSWatcher |
     watcher.on('error', () => {});
     return watcher;
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    // Also a link that leads to itself.
+    if (['ENOENT', 'ELOOP'].includes((error as NodeJS.ErrnoException).code ?? '')) return undefined;
     throw error;
   }
 }

@@ -2,6 +2,7 @@
 import { readFile } from 'node:fs/promises';
 import { ignoreMissing } from './durable.js';
 import { MountedResolvFile } from './mounted-resolv-file.js';
+import { notWritten } from './not-told.js';
 import type { BackEnd, ResolverRequest } from './request.js';
 import { fileText } from './resolv-conf.js';
 import { type KeptFile, ResolvFile } from './resolv-file.js';
@@ -20,10 +21,16 @@ export class PlainFile implements BackEnd {
     return (await this.#file()).originalPath();
   }
 
+  /** Throws NotTold when the file system refuses it; what was begun is taken back then, as far as it lets us. */
   async apply(request: ResolverRequest): Promise<boolean> {
     const file = await this.#file();
-    const original = (await readFile(await file.originalPath(), 'latin1').catch(ignoreMissing)) ?? '';
-    return file.write(fileText(request, original));
+    try {
+      const original = (await readFile(await file.originalPath(), 'latin1').catch(ignoreMissing)) ?? '';
+      return await file.write(fileText(request, original));
+    } catch (error) {
+      await file.putBack().catch(() => undefined);
+      throw notWritten(this.#path, error);
+    }
   }
 
   async restore(): Promise<void> {

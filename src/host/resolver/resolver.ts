@@ -12,12 +12,14 @@ import { Lane } from '../../kernel/lane.js';
 import { BusinessError } from '../../model/errors.js';
 import { BusWatch } from './bus-watch.js';
 import { FileWatch } from './file-watch.js';
+import { NotTold, ofAnotherNetwork } from './not-told.js';
 import { PlainFile } from './plain-file.js';
 import { RepairRate } from './repair-rate.js';
 import { type BackEnd, checkRequest, type ResolverLog, type ResolverRequest } from './request.js';
 import { isResolvconfFile, isResolvedFile, searchDomainsThatFit } from './resolv-conf.js';
 import { findResolvconf, Resolvconf } from './resolvconf.js';
 import { RESOLVED, SystemdResolved } from './systemd-resolved.js';
+import { isOfAnotherNetwork } from './whose-file.js';
 
 /** Several events of one change arrive together. */
 const SETTLE_MS = 50;
@@ -35,6 +37,8 @@ export interface ResolverSettings {
   /** Default: the machine's. */
   resolvConf?: string;
   busSocket?: string;
+  /** Default: isOfAnotherNetwork(). */
+  isOthers?: (path: string) => Promise<boolean>;
 }
 
 export class Resolver {
@@ -42,26 +46,30 @@ export class Resolver {
   readonly #log: ResolverLog;
   readonly #onFight: (what: string) => void;
   readonly #lane = new Lane();
+  readonly #busSocket: string;
   readonly #bus: BusWatch;
+  readonly #isOthers: (path: string) => Promise<boolean>;
   readonly #watch: FileWatch;
   readonly #file: PlainFile;
   readonly #resolvconf = new Resolvconf();
   readonly #resolved: SystemdResolved;
   #request: ResolverRequest | undefined;
   #active: BackEnd | undefined;
+  /** Why nobody is told, when that is so. */
+  #notTold: NotTold | undefined;
   readonly #rate = new RepairRate();
   #timer: NodeJS.Timeout | undefined;
   #retry: NodeJS.Timeout | undefined;
   #retryMs = RETRY_MS.first;
 
-  constructor({ stateDir, log, onFight, resolvConf, busSocket }: ResolverSettings) {
+  constructor({ stateDir, log, onFight, resolvConf, busSocket, isOthers }: ResolverSettings) {
     this.#path = resolvConf ?? '/etc/resolv.conf';
+    this.#busSocket = busSocket ?? '/run/dbus/system_bus_socket';
+    this.#isOthers = isOthers ?? isOfAnotherNetwork;
     this.#log = log;
     this.#onFight = onFight;
     this.#file = new PlainFile(this.#path, stateDir);
-    this.#bus = new BusWatch(busSocket ?? '/run/dbus/system_bus_socket', RESOLVED, () =>
-      this.#soon('resolved started'),
-    );
+    this.#bus = new BusWatch(this.#busSocket, RESOLVED, () => this.#soon('resolved started'));
     this.#resolved = new SystemdResolved(() => this.#bus.bus);
     this.#watch = new FileWatch(this.#path, () => this.#soon('file changed'));
   }
@@ -69,7 +77,7 @@ export class Resolver {
   /**
    * Tells the resolver, instead of what it was told before, and keeps it told until restore(). The link must be up and have
    * its addresses: systemd-resolved uses no other. On failure nothing is told, also of a former request, and the error is a
-   * BusinessError 2200003.
+   * BusinessError 2200003; but a file that cannot be written, or is another network's, is a warning.
    */
   apply(request: ResolverRequest): Promise<void> {
     return this.#lane.run(async () => {
@@ -86,6 +94,7 @@ export class Resolver {
         const reason = `the machine's resolver (${kind ?? 'unknown'}) cannot be told: ${(error as Error).message}`;
         throw new BusinessError(2200003, undefined, reason);
       }
+      if (this.#notTold) return;
       this.#log('info', 'resolver', { kind: this.#active?.kind, link: request.link.name });
       this.#warnOfLength();
     });
@@ -100,6 +109,7 @@ export class Resolver {
   sweep(): Promise<boolean> {
     return this.#lane.run(async () => {
       try {
+        if (await this.#isOthers(this.#path)) return false;
         const swept = await this.#file.putBack();
         if (await this.#isResolvconfs()) await this.#resolvconf.restore();
         return swept;
@@ -131,6 +141,7 @@ export class Resolver {
   /** Nothing is told from here on. */
   #rest(): void {
     this.#request = undefined;
+    this.#notTold = undefined;
     clearTimeout(this.#timer);
     clearTimeout(this.#retry);
     this.#timer = undefined;
@@ -139,8 +150,22 @@ export class Resolver {
 
   /** Returns whether the resolver did not know it already. */
   async #tell(): Promise<boolean> {
+    try {
+      const isNew = await this.#tellBackEnd();
+      this.#notTold = undefined;
+      return isNew;
+    } catch (error) {
+      if (!(error instanceof NotTold)) throw error;
+      if (this.#notTold?.message !== error.message) this.#warn(error);
+      this.#notTold = error;
+      return false;
+    }
+  }
+
+  async #tellBackEnd(): Promise<boolean> {
     const request = this.#request;
     if (!request) return false;
+    if (await this.#isOthers(this.#path)) throw ofAnotherNetwork(this.#path);
     let backEnd = await this.#detect();
     if (this.#active && this.#active !== backEnd) {
       await this.#active.restore();
@@ -154,6 +179,8 @@ export class Resolver {
   async #detect(): Promise<BackEnd> {
     const { target, text } = await this.#original();
     if (isResolvedFile(target, text)) {
+      // The link of this number is somebody else's there.
+      if (await this.#isOthers(this.#busSocket)) throw ofAnotherNetwork(this.#busSocket);
       // One that told resolved waits for it: resolved is being restarted.
       if ((await this.#bus.hasOwner()) || this.#active === this.#resolved) return this.#resolved;
     } else if (this.#active !== this.#resolved) {
@@ -175,7 +202,8 @@ export class Resolver {
     const target = await realpath(path)
       .catch((error) => orThrow(error, ['ELOOP'], linked))
       .catch((error) => orThrow(error, ['EINVAL', 'ELOOP'], () => path));
-    return { target, text: await readFile(path, 'latin1').catch((error) => orThrow(error, ['ELOOP'], () => '')) };
+    const text = await readFile(path, 'latin1').catch((error) => orThrow(error, ['ELOOP', 'EISDIR'], () => ''));
+    return { target, text };
   }
 
   #soon(why: Why): void {
@@ -211,6 +239,11 @@ export class Resolver {
       this.#retry = setTimeout(() => this.#soon('failed before'), this.#retryMs).unref();
       this.#retryMs = Math.min(2 * this.#retryMs, RETRY_MS.last);
     }
+  }
+
+  #warn({ message, fix }: NotTold): void {
+    const lost = 'names are asked of its servers all the same, but its search domains are not used';
+    this.#log('warning', 'resolver-not-told', { reason: `${message}; ${lost}`, fix });
   }
 
   #warnOfLength(): void {

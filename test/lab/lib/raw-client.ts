@@ -47,10 +47,10 @@ export class RawClient {
   #lastId = 0;
   #closed = false;
 
-  /** Without an identity as root. `isDeaf`: reads nothing that is sent to it. */
-  constructor(path: string, identity?: Identity, options: { isDeaf?: boolean } = {}) {
+  /** From the host's network: the service serves no other. Without an identity as root. `isDeaf`: reads nothing that is sent to it. */
+  constructor(host: LabHost, path: string, identity?: Identity, options: { isDeaf?: boolean } = {}) {
     this.#identity = identity;
-    this.#fd = unixSocket();
+    this.#fd = inNamespaceOf(host, unixSocket);
     const address = unixAddress(path);
     const status = actAs(identity, () => libc.connect(this.#fd, address, address.length));
     if (status < 0) {

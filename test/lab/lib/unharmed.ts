@@ -36,7 +36,7 @@ export async function target(t: TestContext): Promise<Target> {
   const vpnd = await startVpnd(app, { args: ['--log-level', 'debug'] });
   const clients: RawClient[] = [];
   const connect: Target['connect'] = (identity, options) => {
-    const client = new RawClient(vpnd.socket, identity, options);
+    const client = new RawClient(app, vpnd.socket, identity, options);
     clients.push(client);
     return client;
   };

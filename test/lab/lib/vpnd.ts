@@ -27,7 +27,19 @@ export interface VpndOptions {
   env?: Record<string, string>;
   /** Of an earlier Vpnd, to start a successor on the same socket and state. */
   directory?: string;
+  /** The service sees an /etc in which there is resolv.conf, this passwd, and nothing else. */
+  bareEtc?: { passwd?: string };
 }
+
+/** An /etc of its own for the command that follows. */
+const BARE_ETC = `
+set -e
+cat /etc/resolv.conf > /run/bare-resolv.conf
+mount -t tmpfs tmpfs /etc
+cat /run/bare-resolv.conf > /etc/resolv.conf
+[ -z "$BARE_PASSWD" ] || printf %s "$BARE_PASSWD" > /etc/passwd
+exec "$@"
+`;
 
 const MANAGE_VPN = 'ohos.permission.MANAGE_VPN';
 const TEST_UIDS = [0, 2001, 2002, 2003];
@@ -41,9 +53,11 @@ export async function startVpnd(host: LabHost, options: VpndOptions = {}): Promi
   const policyFile = join(directory, 'policy.json');
   await writeFile(policyFile, JSON.stringify(options.policy ?? DEFAULT_POLICY), { mode: 0o644 });
   const paths = ['--socket', socket, '--state-dir', join(directory, 'state'), '--policy', policyFile];
-  const process = host.spawnNode('dist/src/service/vpnd.js', [...paths, ...(options.args ?? [])], {
-    ...(options.env === undefined ? {} : { env: options.env }),
-  });
+  const words = [host.path('dist/src/service/vpnd.js'), ...paths, ...(options.args ?? [])];
+  const env = { env: { ...options.env, BARE_PASSWD: options.bareEtc?.passwd ?? '' } };
+  const process = options.bareEtc
+    ? host.spawn('unshare', ['--mount', 'sh', '-c', BARE_ETC, 'sh', '/run/node', ...words], env)
+    : host.spawnNode(words[0] ?? '', words.slice(1), env);
   await waitUntilServing(socket, process);
   return {
     socket,

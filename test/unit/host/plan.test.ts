@@ -45,6 +45,28 @@ test('offload changes one word of a plan', () => {
 test('the firewall that every VPN shares', () =>
   compare('firewall-base', `${[...firewallTables(), ...firewallBase()].join('\n')}\n`));
 
+test('of protocols, ports and users the firewall has numbers, and names that nft knows without a file of the host', () => {
+  const everyone = { lan: [], frames: ['eth0'], tellsSubflows: false };
+  const texts = [
+    ...firewallBase({ takesNew: false, tellsSubflows: false }),
+    ...SAMPLES.flatMap((each) => renderPlan(planOf(each)).split('\n')).filter((line) => line.startsWith('nft ')),
+    ...lockdownTable(new Set([0, 2001]), { owners: new Set([2002]) }, everyone),
+  ];
+  const operands = texts.flatMap((text) => [
+    ...text.matchAll(/\b(l4proto|protocol|[sd]port|skuid) (?:!= |== )?(\{[^}]*\}|@?["+\w-]+)/g),
+  ]);
+  const words = new Set(
+    operands.flatMap(([, key, operand = '']) => (operand.match(/@?["+\w-]+/g) ?? []).map((word) => `${key} ${word}`)),
+  );
+  const known =
+    /^(skuid (@\w+|vmap|"\+\d+"(-"\+\d+")?)|(l4proto|protocol|[sd]port) (@\w+|\d+(-\d+)?|tcp|udp|udplite|sctp|dccp|icmp|icmpv6|igmp))$/;
+  assert.ok(words.size > 10, 'it finds them');
+  assert.deepEqual(
+    [...words].filter((word) => !known.test(word)),
+    [],
+  );
+});
+
 test('lockdown of two users, of whom one has a VPN', () => {
   const users = new Set([2001, 2002]);
   const lan = [{ dev: 'eth0', destination: '192.168.50.0', prefixLength: 24 }];

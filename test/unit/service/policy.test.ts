@@ -67,6 +67,8 @@ test('parsePolicy() reads every key', () => {
       ['virbr0', 'block'],
     ]),
     lockdown: new Set([1000, 1001]),
+    builtIn: new Set(),
+    allowsGroup: false,
   });
 });
 
@@ -84,6 +86,8 @@ test('without a file root and group vpn are system, group guest and nobody are g
     udpServices: [],
     forwarding: new Map(),
     lockdown: new Set(),
+    builtIn: new Set(['callers', 'guests']),
+    allowsGroup: true,
   });
   const bare = defaultPolicy(noNames, 'policy.json');
   assert.deepEqual(bare.callers, [{ match: { uid: 0 }, ...SYSTEM }]);

@@ -6,6 +6,7 @@ import {
   mkdtempSync,
   readFileSync,
   renameSync,
+  rmdirSync,
   rmSync,
   symlinkSync,
   writeFileSync,
@@ -31,7 +32,7 @@ interface Machine {
   says(text: string): Promise<void>;
 }
 
-function machine(t: TestContext, original = ORIGINAL): Machine {
+function machine(t: TestContext, original = ORIGINAL, isOthers = false): Machine {
   const folder = mkdtempSync(join(tmpdir(), 'resolver-'));
   const path = join(folder, 'etc', 'resolv.conf');
   mkdirSync(join(folder, 'etc'));
@@ -44,6 +45,7 @@ function machine(t: TestContext, original = ORIGINAL): Machine {
     onFight: (what) => fights.push(what),
     resolvConf: path,
     busSocket: join(folder, 'no-bus'),
+    isOthers: async (asked) => isOthers && asked === path,
   });
   t.after(() => {
     resolver.close();
@@ -141,19 +143,41 @@ test('a file of systemd-resolved where no systemd-resolved answers is replaced l
   assert.throws(() => writeFileSync(path, '', { flag: 'ax' }), { code: 'EEXIST' });
 });
 
-test('a file that cannot be written is 2200003 with a sentence, and what was told before is taken back', async (t) => {
-  const { resolver, path, read } = machine(t);
+test('a file that cannot be written is a warning, once, and what was told before is taken back', async (t) => {
+  const { resolver, path, read, events } = machine(t);
   await resolver.apply(REQUEST);
   mkdirSync(`${path}.vpnd-new`);
   writeFileSync(join(`${path}.vpnd-new`, 'x'), '');
-  await assert.rejects(resolver.apply({ ...REQUEST, servers: ['10.9.0.99'] }), (error: Error & { code: number }) => {
-    assert.equal(error.code, 2200003);
-    assert.match(error.message, /the machine's resolver \(file\) cannot be told: /);
-    return true;
-  });
+  await resolver.apply({ ...REQUEST, servers: ['10.9.0.99'] });
+  await resolver.apply({ ...REQUEST, servers: ['10.9.0.98'] });
+  assert.deepEqual(events, ['resolver', 'resolver-not-told']);
   rmSync(`${path}.vpnd-new`, { recursive: true });
   await resolver.restore();
   assert.equal(read(), ORIGINAL);
+});
+
+test('a file that can be written again is written', async (t) => {
+  const { resolver, path, says, events } = machine(t);
+  rmSync(path);
+  mkdirSync(path);
+  await resolver.apply(REQUEST);
+  assert.deepEqual(events, ['resolver-not-told']);
+  rmdirSync(path);
+  writeFileSync(path, ORIGINAL);
+  await says(TEXT);
+  await resolver.restore();
+  await says(ORIGINAL);
+});
+
+test("another network's file is neither written nor swept", async (t) => {
+  const { resolver, path, read, events } = machine(t, ORIGINAL, true);
+  writeFileSync(`${path}.before-vpnd`, 'of a service there');
+  assert.equal(await resolver.sweep(), false);
+  await resolver.apply(REQUEST);
+  await resolver.restore();
+  assert.deepEqual(events, ['resolver-not-told']);
+  assert.equal(read(), ORIGINAL);
+  assert.equal(readFileSync(`${path}.before-vpnd`, 'utf8'), 'of a service there');
 });
 
 test('a bad value is refused before anything is changed', async (t) => {
