@@ -7,7 +7,7 @@
  */
 import type { NetlinkSocket } from '../kernel/netlink-socket.js';
 import { RTPROT_KERNEL } from '../kernel/rtnetlink.js';
-import { listBothFamilies, listRules } from '../kernel/rtnetlink-list.js';
+import type { RuleEntry } from '../kernel/rule-entry.js';
 import { FAMILIES } from '../model/vpn-types.js';
 import { removeObjects, restoreObjects } from './kernel-objects.js';
 import { FRONT, isFrontPriority, MARK_FIELD, PRIORITY } from './numbers.js';
@@ -26,9 +26,9 @@ export class FrontRules {
     return this.#standing !== undefined;
   }
 
-  /** Looks for rules of others and brings ours in line: none without VPNs or without such rules. */
-  async sync(plans: readonly Plan[]): Promise<void> {
-    const priority = plans.length === 0 ? undefined : await this.#lowest();
+  /** Looks for rules of others among all that stand and brings ours in line: none without VPNs or without such rules. */
+  async sync(plans: readonly Plan[], standing: readonly RuleEntry[]): Promise<void> {
+    const priority = plans.length === 0 ? undefined : this.#lowest(standing);
     const before = this.#standing;
     if (priority === undefined) {
       this.#standing = undefined;
@@ -43,9 +43,8 @@ export class FrontRules {
   }
 
   /** In front of the first rule that is not ours: where we stand already, when that is in front. */
-  async #lowest(): Promise<number | undefined> {
-    const rules = await listBothFamilies((family) => listRules(this.#netlink, family));
-    const isOurs = ({ protocol, target }: (typeof rules)[number]) =>
+  #lowest(rules: readonly RuleEntry[]): number | undefined {
+    const isOurs = ({ protocol, target }: RuleEntry) =>
       protocol === RTPROT_KERNEL && (target === PRIORITY.unmarked || target === PRIORITY.end);
     const others = rules.filter((rule) => isFrontPriority(rule.priority) && !isOurs(rule));
     if (others.length === 0) return undefined;

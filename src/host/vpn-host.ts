@@ -19,13 +19,13 @@ import { findCollisions } from './collisions.js';
 import { Connections } from './connections.js';
 import { exceptionOfMultipath, exceptionsOfLockdown, exceptionsOfVpn } from './exceptions.js';
 import { Firewall } from './firewall.js';
-import { FrontRules } from './front-rules.js';
 import { DEFAULT_HOST_POLICY, type HostPolicy } from './host-policy.js';
 import { HostWatch } from './host-watch.js';
 import { addObjects, removeObjects, restoreObjects } from './kernel-objects.js';
 import { LinkDeleter } from './link-deleter.js';
 import { readLinkFacts } from './links.js';
 import { Lockdown } from './lockdown.js';
+import { MachineRules } from './machine-rules.js';
 import { Neighbourhood } from './neighbourhood.js';
 import { programPrefix } from './numbers.js';
 import type { Operation } from './operation.js';
@@ -95,7 +95,10 @@ export class VpnHost {
   readonly #selections = new Selections();
   readonly #sections = new Sections();
   readonly #lastUid = lastMappedUid();
-  readonly #front = new FrontRules(this.#netlink);
+  readonly #machine = new MachineRules(this.#netlink, {
+    watch: (tables) => this.#watch?.watchTables(tables),
+    onLeftOut: (rules) => this.#settings.log('info', 'rules-not-copied', { rules: rules.join('; ') }),
+  });
   readonly #connections = new Connections();
   readonly #lockdown: Lockdown;
   readonly #sysctls: Sysctls;
@@ -132,6 +135,7 @@ export class VpnHost {
       firewall: this.#firewall,
       lockdown: this.#lockdown,
       sysctls: this.#sysctls,
+      outerLinks: () => this.#machine.outerLinks(),
     });
     this.#resolver = new Resolver({ stateDir, log, onFight: (what) => settings.onContested([what]) });
     this.#restorer = new Restorer({
@@ -179,9 +183,7 @@ export class VpnHost {
       await this.#apply(rising, request);
       this.#raised.set(plan.slot, rising.vpn);
       await this.#settle(rising, request, { covered: covered.paths, blocked: blocked.paths });
-      if (this.#front.isNeeded || this.#raised.size === 1) {
-        await this.#syncFront();
-      }
+      if (this.#machine.hasFront || this.#raised.size === 1) await this.#syncMachine();
       this.#live.set(tun.ifindex, tun.name);
       return rising.vpn;
     } catch (error) {
@@ -357,6 +359,7 @@ export class VpnHost {
     parts.add('programs').add('egressLock');
     this.#marks.guard(plan, request, tun.ifindex);
     parts.add('sockets').add('rules').add('sharedRules');
+    if (isFirst) await this.#machine.prepare();
     await addObjects(
       this.#netlink,
       vnicRequests(plan, tun),
@@ -394,17 +397,17 @@ export class VpnHost {
   /** The last VPN, and root's, leave the surroundings as they were. */
   async #refreshAfter(plan: Plan): Promise<void> {
     if (this.#raised.size === 0 || plan.owner === 0) await this.#refresh();
-    else if (this.#front.isNeeded) await this.#syncFront();
+    else if (this.#machine.hasFront) await this.#syncMachine();
   }
 
   async #refresh(): Promise<void> {
     const vpn = this.#raised.size > 0;
     await this.#neighbourhood.refresh(this.#policy, { vpn, rootVpn: this.#hasRootVpn() });
-    await this.#syncFront();
+    await this.#syncMachine();
   }
 
-  #syncFront(): Promise<void> {
-    return this.#front.sync(this.#plans());
+  #syncMachine(): Promise<void> {
+    return this.#machine.sync(this.#plans());
   }
 
   #plans(): Plan[] {
