@@ -5,7 +5,7 @@
 import type { NetlinkSocket } from '../kernel/netlink-socket.js';
 import { addRuleCopy, keyOfRule, type RuleCopy, type RuleEntry } from '../kernel/rule-entry.js';
 import { FAMILIES, type Family } from '../model/vpn-types.js';
-import { GONE } from './kernel-objects.js';
+import { removeEntries } from './kernel-objects.js';
 import { COPIES } from './numbers.js';
 import type { OthersTables } from './others-tables.js';
 import { isOurRule } from './our-rules.js';
@@ -52,9 +52,7 @@ export class BypassCopies {
   }
 
   async #remove(rules: readonly RuleEntry[]): Promise<string[]> {
-    const failures = await this.#netlink.batch(rules.map(({ remove }) => remove));
-    const failure = failures.find(({ error }) => !GONE.has(error.errnoName));
-    if (failure) throw failure.error;
+    await removeEntries(this.#netlink, rules);
     return [];
   }
 }

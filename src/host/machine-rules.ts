@@ -7,13 +7,19 @@ import { listRuleEntries, type RuleEntry } from '../kernel/rule-entry.js';
 import { FAMILIES } from '../model/vpn-types.js';
 import { BypassCopies } from './bypass-copies.js';
 import { FrontRules } from './front-rules.js';
-import { syncLocalRules } from './local-rule.js';
+import { removeEntries, restoreObjects } from './kernel-objects.js';
+import { familiesWithLocalLast, localRules, otherLocalRules } from './local-rule.js';
+import { FRONT, LOCAL } from './numbers.js';
 import { type OthersTables, readOthersTables, tablesOf } from './others-tables.js';
 import { isOurRule } from './our-rules.js';
 import type { Plan } from './plan.js';
 
 /** Of which routes somebody wants to hear. */
 export type WatchedTables = Pick<OthersTables, 'tables' | 'outside' | 'ways'>;
+
+/** Room for the rules for local addresses is before it. */
+const FARTHEST_FRONT = LOCAL.first + 2;
+const NOTHING: ReadonlySet<number> = new Set();
 
 export interface MachineRulesSettings {
   /** From when this returns a change of these tables leads to another `sync`. */
@@ -29,7 +35,9 @@ export class MachineRules {
   readonly #copies: BypassCopies;
   /** Some of ours may stand. */
   #isUp = false;
-  #watched: ReadonlySet<number> = new Set();
+  /** What has been read of others' tables since. */
+  #tables: OthersTables | undefined;
+  #watched = NOTHING;
   #leftOut = '';
 
   constructor(netlink: NetlinkSocket, settings: MachineRulesSettings) {
@@ -44,34 +52,43 @@ export class MachineRules {
     return this.#front.isNeeded;
   }
 
-  /** Links that lead outside by tables of others. */
+  /** Links that lead outside by tables of others; as of the last `sync`, if there is something to sync. */
   async outerLinks(): Promise<ReadonlySet<number>> {
-    return (await readOthersTables(this.#netlink, others(await this.#list()))).outer;
+    const tables = this.#tables ?? (await readOthersTables(this.#netlink, others(await this.#list())));
+    return tables.outer;
   }
 
   /** Before the first VPN's own rules: what is local stays so from their first moment. */
-  async prepare(): Promise<void> {
-    await this.#prepare(await this.#list());
-  }
-
-  async #prepare(rules: readonly RuleEntry[]): Promise<void> {
-    this.#isUp = true;
-    await syncLocalRules(this.#netlink, rules, true);
-    await this.#syncCopies(rules);
+  prepare(): Promise<void> {
+    return this.#bring([], true);
   }
 
   /** Brings all of it in line: nothing without VPNs. */
   async sync(plans: readonly Plan[]): Promise<void> {
-    if (plans.length === 0 && !this.#isUp) return;
+    if (plans.length > 0 || this.#isUp) await this.#bring(plans, plans.length > 0);
+  }
+
+  async #bring(plans: readonly Plan[], isNeeded: boolean): Promise<void> {
+    if (isNeeded) this.#isUp = true;
     const rules = await this.#list();
-    if (plans.length > 0) await this.#prepare(rules);
-    await this.#front.sync(plans, rules);
-    if (plans.length > 0) return;
+    const theirs = others(rules);
+    const isLocalLast = familiesWithLocalLast(theirs).length > 0;
+    const front =
+      plans.length > 0 ? this.#front.placeFor(theirs, isLocalLast ? FARTHEST_FRONT : FRONT.first) : undefined;
+    // In front of what leads past it; gone only when nothing does.
+    const local = isNeeded ? localRules(theirs, front) : [];
+    await restoreObjects(this.#netlink, local, 0);
+    if (isNeeded) await this.#syncCopies(rules);
+    await this.#front.sync(plans, front);
+    if (!isNeeded) await this.#end(rules);
+    await removeEntries(this.#netlink, otherLocalRules(rules.filter(isOurRule), local));
+    this.#isUp = isNeeded;
+  }
+
+  async #end(rules: readonly RuleEntry[]): Promise<void> {
     await this.#copies.sync(rules, undefined);
-    // Last: whatever leads into a tunnel is gone by now.
-    await syncLocalRules(this.#netlink, rules, false);
-    this.#watch({ tables: new Set(), outside: new Set(), ways: new Set() });
-    this.#isUp = false;
+    this.#tables = undefined;
+    this.#watch({ tables: NOTHING, outside: NOTHING, ways: NOTHING });
   }
 
   async #syncCopies(rules: readonly RuleEntry[]): Promise<void> {
@@ -79,9 +96,10 @@ export class MachineRules {
     const tables = tablesOf(theirs);
     // Before they are read: what changes from then on is told.
     if ([...tables].some((table) => !this.#watched.has(table))) {
-      this.#watch({ tables, outside: new Set(), ways: new Set() });
+      this.#watch({ tables, outside: NOTHING, ways: NOTHING });
     }
     const read = await readOthersTables(this.#netlink, theirs);
+    this.#tables = read;
     const leftOut = await this.#copies.sync(rules, read);
     this.#watch(read);
     const text = leftOut.join('\n');

@@ -107,11 +107,14 @@ export const PRIORITY = {
  */
 export const COPIES = { before: [10002, 10004], behind: [10012, 10014] } as const;
 
-/** In front of everything of ours. Rules for VRFs, whose addresses are local elsewhere, come before. */
-export const LOCAL = { vrf: 7998, local: 7999 } as const;
+/**
+ * The rule for local addresses is in front of everything of ours. With another rule in front of it, rules without a priority land
+ * right before it; so it, and what we put in front of such, may have to go further.
+ */
+export const LOCAL = { first: 7000, last: 7999 } as const;
 
 export function isLocalPriority(priority: number): boolean {
-  return priority === LOCAL.vrf || priority === LOCAL.local;
+  return priority >= LOCAL.first && priority <= LOCAL.last;
 }
 
 /** Two priorities each, up to `rootOnly` and `rootVpn`. When all are taken, rules go without a section. */

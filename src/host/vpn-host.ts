@@ -402,8 +402,9 @@ export class VpnHost {
 
   async #refresh(): Promise<void> {
     const vpn = this.#raised.size > 0;
-    await this.#neighbourhood.refresh(this.#policy, { vpn, rootVpn: this.#hasRootVpn() });
+    // First: what it reads of others' tables says which links are outer ones.
     await this.#syncMachine();
+    await this.#neighbourhood.refresh(this.#policy, { vpn, rootVpn: this.#hasRootVpn() });
   }
 
   #syncMachine(): Promise<void> {
