@@ -20,12 +20,15 @@ export class BypassCopies {
     this.#netlink = netlink;
   }
 
-  /** `rules`: all that stand. Without `tables` there is to be no copy. Returns what could not be copied, in words. */
-  async sync(rules: readonly RuleEntry[], tables: OthersTables | undefined): Promise<string[]> {
+  /**
+   * `rules`: all that stand; `first`: from which priority on ours lead past others'. Without `tables` there is to be no copy. Returns
+   * what could not be copied, in words.
+   */
+  async sync(rules: readonly RuleEntry[], tables: OthersTables | undefined, first?: number): Promise<string[]> {
     const leftOut: string[] = [];
     for (const family of FAMILIES) {
       const own = rules.filter((rule) => rule.family === family && isOurRule(rule));
-      const planned = tables && planCopies(othersOf(rules, family), (table) => tables.leadOf(family, table));
+      const planned = tables && planCopies(othersOf(rules, family), (table) => tables.leadOf(family, table), first);
       leftOut.push(...(planned?.leftOut ?? []));
       leftOut.push(...(await this.#syncPlaces(own, COPIES.before, planned?.before ?? [])));
       leftOut.push(...(await this.#syncPlaces(own, COPIES.behind, planned?.behind ?? [])));

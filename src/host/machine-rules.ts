@@ -17,9 +17,15 @@ import type { Plan } from './plan.js';
 /** Of which routes somebody wants to hear. */
 export type WatchedTables = Pick<OthersTables, 'tables' | 'outside' | 'ways'>;
 
-/** Room for the rules for local addresses is before it. */
-const FARTHEST_FRONT = LOCAL.first + 2;
+/** Enough to see what they are. */
+const NAMED_MAXIMUM = 16;
 const NOTHING: ReadonlySet<number> = new Set();
+
+/** What is up, or about to be. */
+export interface Needs {
+  vpn: boolean;
+  lockdown: boolean;
+}
 
 export interface MachineRulesSettings {
   /** From when this returns a change of these tables leads to another `sync`. */
@@ -58,52 +64,50 @@ export class MachineRules {
     return tables.outer;
   }
 
-  /** Before the first VPN's own rules: what is local stays so from their first moment. */
-  prepare(): Promise<void> {
-    return this.#bring([], true);
+  /** Before the first VPN's own rules, or lockdown's: what is local stays so from their first moment. */
+  prepare(needs: Needs): Promise<void> {
+    return this.#bring([], needs);
   }
 
-  /** Brings all of it in line: nothing without VPNs. */
-  async sync(plans: readonly Plan[]): Promise<void> {
-    if (plans.length > 0 || this.#isUp) await this.#bring(plans, plans.length > 0);
+  /** Brings all of it in line: nothing without VPNs, and under lockdown what is for local addresses. */
+  async sync(plans: readonly Plan[], isLockedDown: boolean): Promise<void> {
+    const needs = { vpn: plans.length > 0, lockdown: isLockedDown };
+    if (needs.vpn || needs.lockdown || this.#isUp) await this.#bring(plans, needs);
   }
 
-  async #bring(plans: readonly Plan[], isNeeded: boolean): Promise<void> {
+  async #bring(plans: readonly Plan[], { vpn, lockdown }: Needs): Promise<void> {
+    const isNeeded = vpn || lockdown;
     if (isNeeded) this.#isUp = true;
     const rules = await this.#list();
     const theirs = others(rules);
-    const isLocalLast = familiesWithLocalLast(theirs).length > 0;
-    const front =
-      plans.length > 0 ? this.#front.placeFor(theirs, isLocalLast ? FARTHEST_FRONT : FRONT.first) : undefined;
+    const front = plans.length > 0 ? this.#front.placeFor(theirs, farthestFront(theirs)) : undefined;
     // In front of what leads past it; gone only when nothing does.
     const local = isNeeded ? localRules(theirs, front) : [];
     await restoreObjects(this.#netlink, local, 0);
-    if (isNeeded) await this.#syncCopies(rules);
+    this.#tables = isNeeded ? await this.#readTables(theirs) : undefined;
+    const leftOut = await this.#copies.sync(rules, vpn ? this.#tables : undefined, front);
     await this.#front.sync(plans, front);
-    if (!isNeeded) await this.#end(rules);
     await removeEntries(this.#netlink, otherLocalRules(rules.filter(isOurRule), local));
+    this.#watch(this.#tables ?? { tables: NOTHING, outside: NOTHING, ways: NOTHING });
+    this.#tell(leftOut);
     this.#isUp = isNeeded;
   }
 
-  async #end(rules: readonly RuleEntry[]): Promise<void> {
-    await this.#copies.sync(rules, undefined);
-    this.#tables = undefined;
-    this.#watch({ tables: NOTHING, outside: NOTHING, ways: NOTHING });
-  }
-
-  async #syncCopies(rules: readonly RuleEntry[]): Promise<void> {
-    const theirs = others(rules);
+  async #readTables(theirs: readonly RuleEntry[]): Promise<OthersTables> {
     const tables = tablesOf(theirs);
     // Before they are read: what changes from then on is told.
     if ([...tables].some((table) => !this.#watched.has(table))) {
       this.#watch({ tables, outside: NOTHING, ways: NOTHING });
     }
-    const read = await readOthersTables(this.#netlink, theirs);
-    this.#tables = read;
-    const leftOut = await this.#copies.sync(rules, read);
-    this.#watch(read);
+    return readOthersTables(this.#netlink, theirs);
+  }
+
+  #tell(leftOut: readonly string[]): void {
     const text = leftOut.join('\n');
-    if (text !== this.#leftOut && leftOut.length > 0) this.#settings.onLeftOut(leftOut);
+    if (text !== this.#leftOut && leftOut.length > 0) {
+      const more = leftOut.length - NAMED_MAXIMUM;
+      this.#settings.onLeftOut([...leftOut.slice(0, NAMED_MAXIMUM), ...(more > 0 ? [`and ${more} more`] : [])]);
+    }
     this.#leftOut = text;
   }
 
@@ -117,6 +121,11 @@ export class MachineRules {
     for (const family of FAMILIES) lists.push(...(await listRuleEntries(this.#netlink, family)));
     return lists;
   }
+}
+
+/** Where rules of others that somebody chose a priority for end. Before it there is room for those for local addresses. */
+function farthestFront(theirs: readonly RuleEntry[]): number {
+  return familiesWithLocalLast(theirs).length > 0 ? LOCAL.first + 2 : FRONT.first;
 }
 
 function others(rules: readonly RuleEntry[]): RuleEntry[] {

@@ -28,8 +28,12 @@ interface Candidate {
   isBehind: boolean;
 }
 
-/** `rules`: others' of one family, in the kernel's order. `leadOf`: where a table leads. */
-export function planCopies(rules: readonly RuleEntry[], leadOf: (table: number) => Lead): PlannedCopies {
+/** `rules`: others' of one family, in the kernel's order. `leadOf`: where a table leads. `first`: from where on ours lead past theirs. */
+export function planCopies(
+  rules: readonly RuleEntry[],
+  leadOf: (table: number) => Lead,
+  first: number = FRONT.first,
+): PlannedCopies {
   const candidates: Candidate[] = [];
   let isBehind = false;
   let passedOver = 0;
@@ -39,7 +43,7 @@ export function planCopies(rules: readonly RuleEntry[], leadOf: (table: number) 
     if (action === 'goto') passedOver = Math.max(passedOver, target);
     if (action === 'lookup' && table === RT_TABLE_MAIN && isForAll) isBehind = true;
     // Far in front of ours the packets meet the rule itself.
-    else if (priority >= FRONT.first && mayLead(rule)) {
+    else if (priority >= first && mayLead(rule)) {
       const lead = table === RT_TABLE_MAIN ? 'outside' : leadOf(table);
       if (lead === 'nowhere' && !rule.isL3mdev) continue;
       const reason = priority < passedOver ? 'a goto passes over it' : reasonAgainst(rule, lead);

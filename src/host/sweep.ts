@@ -58,7 +58,7 @@ export async function sweep(
         isLocalPriority(priority) ||
         (isFrontPriority(priority) && target === PRIORITY.unmarked)) &&
       protocol === RTPROT_KERNEL &&
-      !(isLockedDown && isLockdownPriority(priority)),
+      !(isLockedDown && (isLockdownPriority(priority) || (isLocalPriority(priority) && target === undefined))),
   );
   // Not from the links, which may have died before.
   const addresses = rules.flatMap(({ from }) => (from === undefined || isUnspecified(from) ? [] : [from]));

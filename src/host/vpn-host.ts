@@ -252,6 +252,7 @@ export class VpnHost {
       this.#policy = policy;
       // First, so that a lockdown that begins knows the links.
       if (policy.lockdown.size > 0) {
+        await this.#machine.sync(this.#plans(), true);
         await this.#neighbourhood.refresh(policy, { vpn: true, rootVpn: this.#hasRootVpn() });
       }
       await this.#lockdown.apply(policy.lockdown);
@@ -290,6 +291,7 @@ export class VpnHost {
     return this.#lane.run(async () => {
       this.#policy = policy;
       if (policy.lockdown.size > 0) {
+        await this.#machine.prepare({ vpn: false, lockdown: true });
         // First, so that the lockdown that stands is replaced by one that knows the links.
         await this.#neighbourhood.refresh(policy, { vpn: true, rootVpn: false });
         await this.#lockdown.apply(policy.lockdown);
@@ -359,7 +361,7 @@ export class VpnHost {
     parts.add('programs').add('egressLock');
     this.#marks.guard(plan, request, tun.ifindex);
     parts.add('sockets').add('rules').add('sharedRules');
-    if (isFirst) await this.#machine.prepare();
+    if (isFirst) await this.#machine.prepare({ vpn: true, lockdown: this.#lockdown.isInForce });
     await addObjects(
       this.#netlink,
       vnicRequests(plan, tun),
@@ -408,7 +410,7 @@ export class VpnHost {
   }
 
   #syncMachine(): Promise<void> {
-    return this.#machine.sync(this.#plans());
+    return this.#machine.sync(this.#plans(), this.#lockdown.isInForce);
   }
 
   #plans(): Plan[] {

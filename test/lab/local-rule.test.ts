@@ -188,3 +188,55 @@ test('a rule for VRFs that stands far behind is led before ours as well', TIMEOU
   await vpn.call('destroy');
   await settledState(lab.app, before);
 });
+
+test('lockdown: what is on the host stays there, and nothing else is let through', TIMEOUT, async (t) => {
+  const lab = await policyLab(t);
+  if (!lab) return;
+  const { app } = lab;
+  await both(lab, 'rule add pref 1000 l3mdev');
+  await localLast(lab);
+  const open = await canonicalState(app);
+  const heard = async () => {
+    const answers: Record<string, string> = {};
+    for (const target of [...HERE, ...Object.values(POLICY_ADDRESSES.lanHost), ...Object.values(ADDRESSES.internet)]) {
+      const port = HERE.includes(target) ? INBOUND_PORT : 7;
+      answers[target] = said(await lab.probe({ uid: 2002, protocol: 'tcp', target, port, timeoutMs: 1500 }));
+    }
+    return answers;
+  };
+  const closed = {
+    ...Object.fromEntries(HERE.map((target) => [target, 'app'])),
+    ...Object.fromEntries(Object.values(POLICY_ADDRESSES.lanHost).map((target) => [target, 'lanhost'])),
+    ...Object.fromEntries(Object.values(ADDRESSES.internet).map((target) => [target, 'EACCES'])),
+  };
+  const isClosed = async (what: string) => {
+    const isSo = async () => JSON.stringify(await heard()) === JSON.stringify(closed) || undefined;
+    await eventually(what, isSo).catch(async () => assert.deepEqual(await heard(), closed, what));
+  };
+  const callers = [0, 2001, 2002].map((uid) => ({
+    match: { uid },
+    system: true,
+    permissions: ['ohos.permission.MANAGE_VPN'],
+  }));
+  const reload = (lockdown: number[]) => lab.vpnd.reload({ callers, ...(lockdown.length > 0 && { lockdown }) });
+  reload([2002]);
+  await isClosed('by a new policy');
+  await localFirst(lab);
+  await eventually('ours goes when it is first again', async () => (await ownLocals(lab)) === 0 || undefined);
+  await isClosed('local first');
+  await localLast(lab);
+  await isClosed('local last again');
+  const [victim] = VICTIMS as [Victim];
+  const vpn = await raise(lab, victim);
+  await isClosed('beside a VPN');
+  await vpn.call('destroy');
+  await isClosed('after a VPN');
+  await lab.vpnd.kill9();
+  await isClosed('with the service dead');
+  const policy = { callers, lockdown: [2002] };
+  const vpnd = await startVpnd(app, { directory: dirname(lab.vpnd.socket), policy });
+  await isClosed('with its successor');
+  vpnd.reload({ callers });
+  await settledState(app, open);
+  await vpnd.stop();
+});
