@@ -79,8 +79,8 @@ async function isAnswered(stranger: Prober, what: string): Promise<void> {
   );
 }
 
-async function raise(lab: PolicyLab, { owner, config }: Pick<Victim, 'owner' | 'config'>): Promise<VpnApp> {
-  const exit = exitOf(lab, 1);
+async function raise(lab: PolicyLab, { owner, config }: Pick<Victim, 'owner' | 'config'>, number = 1): Promise<VpnApp> {
+  const exit = exitOf(lab, number);
   const app = await lab.process(owner);
   await connect(app, exit, vpnConfig(exit.vnic, config));
   return app;
@@ -141,8 +141,8 @@ async function hasCopies(lab: PolicyLab, table: string, wanted: number, what: st
   await eventually(what, async () => (await copiesOf(lab, table)) === wanted || undefined, 15_000);
 }
 
-async function nicLab(t: TestContext, rpFilter: 0 | 1): Promise<PolicyLab | undefined> {
-  const lab = await policyLab(t, { networks: [1] });
+async function nicLab(t: TestContext, rpFilter: 0 | 1, networks = [1]): Promise<PolicyLab | undefined> {
+  const lab = await policyLab(t, { networks });
   if (!lab) return undefined;
   const links = ['all', 'default', 'eth0', 'eth1'];
   await lab.app.sysctl(...links.map((link) => `net.ipv4.conf.${link}.rp_filter=${rpFilter}`));
@@ -226,6 +226,48 @@ for (const victim of VICTIMS) {
   });
 }
 
+/** Whether the firewall looks at frames on eth1, and whether it takes it for an outer link. */
+async function linksOfFirewall({ app }: PolicyLab): Promise<{ frames: boolean; outer: boolean }> {
+  const { stdout } = await app.run('nft', ['list', 'chain', 'netdev', 'vpnd', 'egress_hook']);
+  const set = await app.run('nft', ['list', 'set', 'inet', 'vpnd', 'outer']);
+  return { frames: /devices = .*eth1/.test(stdout), outer: set.stdout.includes('"eth1"') };
+}
+
+test(
+  'a link by which only a table of others’ leads out is an outer one, as long as a rule says so',
+  TIMEOUT,
+  async (t) => {
+    const lab = await policyLab(t);
+    if (!lab) return;
+    await lab.app.ip(
+      'route del ::/0 dev eth1',
+      'address flush dev eth1',
+      `address add ${second.ipv4}/32 dev eth1 noprefixroute`,
+    );
+    await lab.app.ip(`route add default via ${POLICY_ADDRESSES.cafe.ipv4} dev eth1 onlink table ${TABLE}`);
+    await ip4(lab, `rule add pref 32000 from ${second.ipv4} lookup ${TABLE}`);
+    const [user, root] = VICTIMS as [Victim, Victim];
+    const before = await canonicalState(lab.app);
+    const app = await raise(lab, user);
+    const is = (what: string, wanted: boolean) =>
+      eventually(what, async () => {
+        const { frames, outer } = await linksOfFirewall(lab);
+        return (frames === wanted && outer === wanted) || undefined;
+      });
+    await is('with the VPN', true);
+    await ip4(lab, `rule del pref 32000`);
+    await is('without the rule', false);
+    await ip4(lab, `rule add pref 32000 from ${second.ipv4} lookup ${TABLE}`);
+    await is('with it again', true);
+    await app.call('destroy');
+    await settledState(lab.app, before);
+    const again = await raise(lab, root);
+    await is("with root's VPN", true);
+    await again.call('destroy');
+    await settledState(lab.app, before);
+  },
+);
+
 test(
   'copies follow the rules and the tables: from an outer link to a tunnel and back, with priorities and selectors',
   TIMEOUT,
@@ -271,20 +313,20 @@ test(
       return /dev (\S+)/.exec(stdout)?.[1] ?? stdout;
     };
     const ways = async () => [await way('mark', '0x80000005'), await way('mark', '0x80000000')].join();
-  await eventually('by others’ bits of the mark', async () => (await ways()) === 'eth0,eth1' || undefined);
-  assert.match(await way('uid', '2001'), /^vpn-tun/, 'covered traffic meets no copy');
+    await eventually('by others’ bits of the mark', async () => (await ways()) === 'eth0,eth1' || undefined);
+    assert.match(await way('uid', '2001'), /^vpn-tun/, 'covered traffic meets no copy');
     assert.match(await way('uid', '2001', 'mark', '0x5'), /^vpn-tun/, 'with others’ bits neither');
     await ip(lab, 'rule del pref 31000');
 
     // Somebody takes a copy away.
     await hasCopies(lab, TABLE, 2, 'both stand');
     await eventually('a copy is deleted', async () => {
-    const [copy] = await copiesIn(lab, '-4', TABLE);
-    return lab.app.run('ip', ['rule', 'del', 'pref', `${copy?.priority}`]).then(
-      () => true,
-      () => undefined,
-    );
-  });
+      const [copy] = await copiesIn(lab, '-4', TABLE);
+      return lab.app.run('ip', ['rule', 'del', 'pref', `${copy?.priority}`]).then(
+        () => true,
+        () => undefined,
+      );
+    });
     await hasCopies(lab, TABLE, 2, 'put back');
     await protectedReach(app, by('cafe', second), 'put back');
 
@@ -296,18 +338,18 @@ test(
 );
 
 test('nothing is left of a killed service’s copies, and while it is dead they hold', TIMEOUT, async (t) => {
-  const lab = await nicLab(t, 1);
+  const lab = await nicLab(t, 1, [1, 2]);
   if (!lab) return;
-  const [user] = VICTIMS as [Victim];
+  const [user, root] = VICTIMS as [Victim, Victim];
   await sourceRules(lab, 'add', PLACES[0]);
   const before = await canonicalState(lab.app);
   const stranger = await lab.stranger(lab.cafe);
-  const app = await raise(lab, user);
-  await isAnswered(stranger, 'up');
-  await hasCopies(lab, TABLE, 2, 'copies');
+  const apps = [await raise(lab, user), await raise(lab, root, 2)];
+  await isAnswered(stranger, 'with two VPNs up');
+  await hasCopies(lab, TABLE, 2, 'one copy a family, however many VPNs');
   await lab.vpnd.kill9();
   assert.deepEqual(await answers(stranger, 5000), ANSWERED, 'with the service dead');
-  await app.kill9();
+  for (const app of apps) await app.kill9();
   const vpnd = await startVpnd(lab.app, { directory: dirname(lab.vpnd.socket) });
   await settledState(lab.app, before);
   assert.deepEqual(await answers(stranger, 5000), ANSWERED, 'afterwards');
