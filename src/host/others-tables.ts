@@ -10,13 +10,13 @@ import type { RuleEntry } from '../kernel/rule-entry.js';
 import type { Family } from '../model/vpn-types.js';
 import { isVnic } from './link-tracker.js';
 import { hasLocalPorts } from './links.js';
-import { isOurTable } from './numbers.js';
 
 /** Kinds of links that are no tunnels by themselves ('' is hardware). What is not named here may be one, as `ppp` may. */
 const PLAIN_KINDS = new Set([
   '',
   'bond',
   'bridge',
+  'dsa',
   'hsr',
   'ipoib',
   'ipvlan',
@@ -46,7 +46,7 @@ export interface OthersTables {
 export function tablesOf(rules: readonly RuleEntry[]): Set<number> {
   const isKnown = ({ table, isForAll }: RuleEntry) =>
     [0, RT_TABLE_MAIN, RT_TABLE_LOCAL].includes(table) || (table === RT_TABLE_DEFAULT && isForAll);
-  const looked = rules.filter((rule) => rule.action === 'lookup' && !isKnown(rule) && !isOurTable(rule.table));
+  const looked = rules.filter((rule) => rule.action === 'lookup' && !isKnown(rule));
   return new Set([...new Set(looked.map(({ table }) => table))].slice(0, FILTERED_MAXIMUM));
 }
 

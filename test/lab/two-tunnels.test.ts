@@ -147,8 +147,8 @@ for (const [whose, uid] of [
         assert.equal(await wildComesFrom(wild), uid === 0 ? INSIDE.client.ipv4 : own.ipv4);
         await user.vpnctl('down');
         // wireguard-go goes on sending from an address that it had: it begins anew.
-      assert.equal(await wildComesFrom(wild), own.ipv4);
-      await isSeenAs(lab, uid, by(WILD.client), 'without ours');
+        assert.equal(await wildComesFrom(wild), own.ipv4);
+        await isSeenAs(lab, uid, by(WILD.client), 'without ours');
         await raise();
         await isSeenAs(lab, uid, by(INSIDE.client), 'ours begins while theirs is up');
         assert.equal(await oursComesFrom(lab), own.ipv4);
