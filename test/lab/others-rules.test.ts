@@ -146,6 +146,8 @@ async function nicLab(t: TestContext, rpFilter: 0 | 1, networks = [1]): Promise<
   if (!lab) return undefined;
   const links = ['all', 'default', 'eth0', 'eth1'];
   await lab.app.sysctl(...links.map((link) => `net.ipv4.conf.${link}.rp_filter=${rpFilter}`));
+  // A router asks for neighbours with its own address, whoever it asks for.
+  await lab.cafe.sysctl('net.ipv4.conf.all.arp_announce=2');
   await secondNic(lab);
   return lab;
 }
