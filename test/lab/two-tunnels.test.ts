@@ -161,3 +161,34 @@ for (const [whose, uid] of [
     );
   }
 }
+
+for (const [name, endpoint] of [
+  ['IPv4', `${ADDRESSES.server.ipv4}:51820`],
+  ['IPv6', `[${ADDRESSES.server.ipv6}]:51820`],
+] as const) {
+  test(
+    `a tunnel finds its far end by ${name} where the only default route is in a table of its own`,
+    TIMEOUT,
+    async (t) => {
+      const lab = await vpnctlLab(t);
+      if (!lab) return;
+      const { app } = lab;
+      await app.ip(
+        'route del default',
+        'route del ::/0',
+        'route add default via 192.0.2.1 table 200',
+        'route add ::/0 via 2001:db8:1::1 table 200',
+      );
+      for (const family of ['-4', '-6']) await app.run('ip', [family, 'rule', 'add', 'pref', '32000', 'lookup', '200']);
+      const before = await canonicalState(app);
+      for (const uid of [2001, 0]) {
+        const user = userOf(lab, uid);
+        const up = await user.vpnctl('up', user.write('office.conf', officeConf(lab, { endpoint })));
+        assert.equal(up.status, 0, up.stderr);
+        await isSeenAs(lab, uid, by(INSIDE.client), `uid ${uid} by ${name}`);
+        await user.vpnctl('down');
+        await settledState(app, before);
+      }
+    },
+  );
+}
