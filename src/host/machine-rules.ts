@@ -22,7 +22,7 @@ const NAMED_MAXIMUM = 16;
 const NOTHING: ReadonlySet<number> = new Set();
 
 /** What is up, or about to be. */
-export interface Needs {
+export interface RuleNeeds {
   vpn: boolean;
   lockdown: boolean;
 }
@@ -65,7 +65,7 @@ export class MachineRules {
   }
 
   /** Before the first VPN's own rules, or lockdown's: what is local stays so from their first moment. */
-  prepare(needs: Needs): Promise<void> {
+  prepare(needs: RuleNeeds): Promise<void> {
     return this.#bring([], needs);
   }
 
@@ -75,7 +75,7 @@ export class MachineRules {
     if (needs.vpn || needs.lockdown || this.#isUp) await this.#bring(plans, needs);
   }
 
-  async #bring(plans: readonly Plan[], { vpn, lockdown }: Needs): Promise<void> {
+  async #bring(plans: readonly Plan[], { vpn, lockdown }: RuleNeeds): Promise<void> {
     const isNeeded = vpn || lockdown;
     if (isNeeded) this.#isUp = true;
     const rules = await this.#list();

@@ -274,8 +274,14 @@ export class VpnHost {
       onForeignChange: (changes) => {
         if (this.#raised.size > 0 || this.#lockdown.isInForce) this.#restorer.changed(changes.map(({ what }) => what));
       },
-      onLinks: () => void this.#lane.run(() => this.#refresh()).catch((error) => this.#failed('links', error)),
+      onLinks: () => this.#onLinks(),
     });
+    // What lockdown goes by was read before anybody listened.
+    if (this.#lockdown.isInForce) this.#onLinks();
+  }
+
+  #onLinks(): void {
+    void this.#lane.run(() => this.#refresh()).catch((error) => this.#failed('links', error));
   }
 
   /** Before the epoll is stopped. */

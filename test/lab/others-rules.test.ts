@@ -228,6 +228,62 @@ for (const victim of VICTIMS) {
   });
 }
 
+for (const { owner, config, whose } of VICTIMS) {
+  for (const refused of FAMILIES) {
+    test(
+      `${whose} without ${refused}: who comes in by it is answered where the only default route is in a table of its own`,
+      TIMEOUT,
+      async (t) => {
+        const lab = await policyLab(t);
+        if (!lab) return;
+        const { router } = POLICY_ADDRESSES;
+        for (const [far, via] of [
+          ['default', router.ipv4],
+          ['::/0', router.ipv6],
+        ]) {
+          await lab.app.ip(`route del ${far} dev eth0`, `route del ${far} dev eth1`);
+          await lab.app.ip(`route add ${far} via ${via} dev eth0 table ${TABLE}`);
+        }
+        await ip(lab, `rule add pref 32000 lookup ${TABLE}`);
+        const port = 2222;
+        const server = await lab.prober({ uid: owner });
+        await server.call('serve', 'own', port);
+        const stranger = await lab.stranger(lab.server);
+        const heard = async (timeoutMs: number) => {
+          const target = first[refused];
+          const tcp = await stranger.call('probe', { protocol: 'tcp', target, port, timeoutMs });
+          const ping = await stranger.call('probe', { protocol: 'icmp', target, timeoutMs });
+          return [tcp, ping].map((answer) => ('side' in answer ? answer.side : answer.error));
+        };
+        assert.deepEqual(await heard(5000), ['own', 'kernel'], 'without a VPN');
+        const exit = exitOf(lab, 1);
+        const app = await lab.process(owner);
+        const isIpv4 = refused === 'ipv4';
+        const addresses = exit.vnic.filter((address) => address.includes(':') === isIpv4);
+        await app.call(
+          'setUp',
+          vpnConfig(addresses, { ...config, ...(isIpv4 ? { isIPv4Accepted: false, isIPv6Accepted: true } : {}) }),
+        );
+        assert.deepEqual(await heard(5000), ['own', 'kernel'], 'with the VPN');
+        const since = await lab.moment();
+        const covered = await lab.probe({ uid: owner, protocol: 'tcp', target: internet[refused], timeoutMs: 2000 });
+        assert.ok('error' in covered, 'what begins here is refused');
+        const bound = await server.call('probe', {
+          protocol: 'udp',
+          target: internet[refused],
+          source: first[refused],
+        });
+        assert.ok('error' in bound, 'by a bound socket, too');
+        const strays = (await lab.departed()).slice([...since.values()].reduce((sum, each) => sum + each, 0));
+        assert.deepEqual(
+          strays.filter(({ destination }) => destination === internet[refused]),
+          [],
+        );
+      },
+    );
+  }
+}
+
 /** Whether the firewall looks at frames on eth1, and whether it takes it for an outer link. */
 async function linksOfFirewall({ app }: PolicyLab): Promise<{ frames: boolean; outer: boolean }> {
   const { stdout } = await app.run('nft', ['list', 'chain', 'netdev', 'vpnd', 'egress_hook']);
