@@ -129,7 +129,8 @@ export const STEP = {
   lan: 3,
   everything: 4,
   excluded: 5,
-  closed: 6,
+  excludedOtherwise: 6,
+  closed: 7,
   elsewhere: 8,
 } as const;
 

@@ -26,8 +26,11 @@ function ladder(family: Family, input: PlanInput, numbers: SlotNumbers, shape: R
   if (shape.kind === 'some') steps.push({ ...step(STEP.elsewhere), action: 'goto', target: PRIORITY.end });
   else {
     steps.push({ ...step(STEP.closed), action: 'unreachable' });
-    // Only thrown prefixes get this far while the default table is whole.
-    if (shape.excluded.length > 0) steps.push({ ...step(STEP.excluded), action: 'lookup', table: RT_TABLE_MAIN });
+    // Only thrown prefixes get this far while the default table is whole. Main first, since others' rules may lead into tunnels.
+    if (shape.excluded.length > 0) {
+      steps.push({ ...step(STEP.excludedOtherwise), action: 'goto', target: PRIORITY.end });
+      steps.push({ ...step(STEP.excluded), action: 'lookup', table: RT_TABLE_MAIN });
+    }
     if (shape.kind === 'everything') {
       steps.push({ ...step(STEP.everything), action: 'lookup', table: numbers.defaultTable });
     }

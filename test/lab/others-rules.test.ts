@@ -13,9 +13,10 @@ import { VICTIMS, type Victim } from './lib/attackers/victim.js';
 import { canonicalState } from './lib/canonical-state.js';
 import { connect } from './lib/exits.js';
 import { INBOUND_PORT, POLICY_ADDRESSES, type PolicyLab, policyLab } from './lib/policy-lab.js';
+import type { Answer } from './lib/prober/operations.js';
 import type { Prober } from './lib/prober.js';
 import { ADDRESSES } from './lib/standard-lab.js';
-import { type VpnApp, vpnConfig } from './lib/vpn-app.js';
+import { route, type VpnApp, vpnConfig } from './lib/vpn-app.js';
 import { eventually, exitOf, settledState } from './lib/vpn-lab.js';
 import { startVpnd } from './lib/vpnd.js';
 
@@ -46,6 +47,19 @@ async function secondNic(lab: PolicyLab): Promise<void> {
     `route add default via ${cafe.ipv4} dev eth1 table ${TABLE}`,
     `route add ::/0 via ${cafe.ipv6} dev eth1 table ${TABLE}`,
   );
+}
+
+/** Main has no default route; the machine's rules lead everybody to another table's. */
+async function onlyDefaultInTable(lab: PolicyLab): Promise<void> {
+  const { router } = POLICY_ADDRESSES;
+  for (const [far, via] of [
+    ['default', router.ipv4],
+    ['::/0', router.ipv6],
+  ]) {
+    await lab.app.ip(`route del ${far} dev eth0`, `route del ${far} dev eth1`);
+    await lab.app.ip(`route add ${far} via ${via} dev eth0 table ${TABLE}`);
+  }
+  await ip(lab, `rule add pref 32000 lookup ${TABLE}`);
 }
 
 async function sourceRules(lab: PolicyLab, verb: 'add' | 'del', priority: string): Promise<void> {
@@ -196,14 +210,7 @@ for (const victim of VICTIMS) {
   test(`${victim.whose}: a protected socket finds the only default route in a table of its own`, TIMEOUT, async (t) => {
     const lab = await policyLab(t);
     if (!lab) return;
-    const { router } = POLICY_ADDRESSES;
-    for (const [far, near] of [
-      ['default', `default via ${router.ipv4} dev eth0 table ${TABLE}`],
-      ['::/0', `::/0 via ${router.ipv6} dev eth0 table ${TABLE}`],
-    ]) {
-      await lab.app.ip(`route del ${far} dev eth0`, `route del ${far} dev eth1`, `route add ${near}`);
-    }
-    await ip(lab, `rule add pref 32000 lookup ${TABLE}`);
+    await onlyDefaultInTable(lab);
     await lab.app.sysctl(...['all', 'eth0'].map((link) => `net.ipv4.conf.${link}.rp_filter=1`));
     const before = await canonicalState(lab.app);
     const app = await raise(lab, victim);
@@ -236,15 +243,7 @@ for (const { owner, config, whose } of VICTIMS) {
       async (t) => {
         const lab = await policyLab(t);
         if (!lab) return;
-        const { router } = POLICY_ADDRESSES;
-        for (const [far, via] of [
-          ['default', router.ipv4],
-          ['::/0', router.ipv6],
-        ]) {
-          await lab.app.ip(`route del ${far} dev eth0`, `route del ${far} dev eth1`);
-          await lab.app.ip(`route add ${far} via ${via} dev eth0 table ${TABLE}`);
-        }
-        await ip(lab, `rule add pref 32000 lookup ${TABLE}`);
+        await onlyDefaultInTable(lab);
         const port = 2222;
         const server = await lab.prober({ uid: owner });
         await server.call('serve', 'own', port);
@@ -282,6 +281,33 @@ for (const { owner, config, whose } of VICTIMS) {
       },
     );
   }
+}
+
+for (const victim of VICTIMS) {
+  test(
+    `${victim.whose}: excluded prefixes leave by the only default route, in a table of its own`,
+    TIMEOUT,
+    async (t) => {
+      const lab = await policyLab(t);
+      if (!lab) return;
+      await onlyDefaultInTable(lab);
+      const exit = exitOf(lab, 1);
+      const app = await lab.process(victim.owner);
+      const routes = ['0.0.0.0/0', '::/0'].map((prefix) => route(prefix));
+      const excluded = [`${internet.ipv4}/32`, `${internet.ipv6}/128`].map((prefix) =>
+        route(prefix, { isExcludedRoute: true }),
+      );
+      await connect(app, exit, vpnConfig(exit.vnic, { ...victim.config, routes: [...routes, ...excluded] }));
+      for (const family of FAMILIES) {
+        for (const uid of victim.covered) {
+          const ask = (target: string): Promise<Answer> => lab.probe({ uid, protocol: 'udp', target, timeoutMs: 5000 });
+          assert.deepEqual(await ask(internet[family]), { side: 'server', source: first[family] }, `${uid} ${family}`);
+          const inside = { side: 'exit1', source: exit.client[family] };
+          assert.deepEqual(await ask(ADDRESSES.server[family]), inside, `${uid} ${family}`);
+        }
+      }
+    },
+  );
 }
 
 /** Whether the firewall looks at frames on eth1, and whether it takes it for an outer link. */
