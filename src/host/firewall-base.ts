@@ -306,6 +306,8 @@ function otherTables(): string[] {
     `add set ${ARP} vnic4 { type ipv4_addr; }`,
     addChain(ARP, 'probed', 'type filter hook input priority filter'),
     addRule(ARP, 'probed', 'arp daddr ip @vnic4 drop'),
+    addChain(ARP, 'root_probed'),
+    addRule(ARP, 'probed', 'goto root_probed'),
     // AF_PACKET goes past all hooks above, and arrives here without having been let out by the lock.
     `add map ${NETDEV} user { type uid : verdict; }`,
     addChain(NETDEV, 'root_frames'),

@@ -6,11 +6,10 @@
  * Rules far in front have a priority that somebody chose: they are left alone.
  */
 import type { NetlinkSocket } from '../kernel/netlink-socket.js';
-import { RTPROT_KERNEL } from '../kernel/rtnetlink.js';
-import { listBothFamilies, listRules } from '../kernel/rtnetlink-list.js';
+import type { RuleEntry } from '../kernel/rule-entry.js';
 import { FAMILIES } from '../model/vpn-types.js';
 import { removeObjects, restoreObjects } from './kernel-objects.js';
-import { FRONT, isFrontPriority, MARK_FIELD, PRIORITY } from './numbers.js';
+import { FRONT, MARK_FIELD, PRIORITY } from './numbers.js';
 import type { Operation } from './operation.js';
 import type { Plan } from './plan.js';
 
@@ -26,9 +25,8 @@ export class FrontRules {
     return this.#standing !== undefined;
   }
 
-  /** Looks for rules of others and brings ours in line: none without VPNs or without such rules. */
-  async sync(plans: readonly Plan[]): Promise<void> {
-    const priority = plans.length === 0 ? undefined : await this.#lowest();
+  /** Brings ours in line: at this priority, or none. */
+  async sync(plans: readonly Plan[], priority: number | undefined): Promise<void> {
     const before = this.#standing;
     if (priority === undefined) {
       this.#standing = undefined;
@@ -42,16 +40,16 @@ export class FrontRules {
     await removeObjects(this.#netlink, before?.rules.filter((rule) => !wanted.has(JSON.stringify(rule))) ?? []);
   }
 
-  /** In front of the first rule that is not ours: where we stand already, when that is in front. */
-  async #lowest(): Promise<number | undefined> {
-    const rules = await listBothFamilies((family) => listRules(this.#netlink, family));
-    const isOurs = ({ protocol, target }: (typeof rules)[number]) =>
-      protocol === RTPROT_KERNEL && (target === PRIORITY.unmarked || target === PRIORITY.end);
-    const others = rules.filter((rule) => isFrontPriority(rule.priority) && !isOurs(rule));
-    if (others.length === 0) return undefined;
-    const first = Math.min(...others.map(({ priority }) => priority));
+  /**
+   * In front of the first of these rules of others that stands from `first` on: where we stand already, when that is in front.
+   * Undefined: there is none.
+   */
+  placeFor(others: readonly RuleEntry[], first: number): number | undefined {
+    const late = others.map(({ priority }) => priority).filter((each) => each >= first && each <= FRONT.last);
+    if (late.length === 0) return undefined;
+    const lowest = Math.min(...late);
     const standing = this.#standing?.priority;
-    return standing !== undefined && standing < first ? standing : Math.max(first - FRONT.distance, FRONT.first);
+    return standing !== undefined && standing < lowest ? standing : Math.max(lowest - FRONT.distance, first);
   }
 }
 

@@ -3,11 +3,11 @@
  * links, addresses and the main table. Our own changes are told apart by the port id of the socket that made them: for
  * routes and rules already in the kernel. It decides nothing and repairs nothing.
  *
- * Of the main table's routes there may be a flood. They have a socket of their own, so that it can cost no notification of
- * ours; none of them is decoded.
+ * Of the routes of main, and of tables that others' rules name, there may be a flood. They have sockets of their own, so that it can
+ * cost no notification of ours; none of them is decoded.
  */
 import type { Epoll } from '../kernel/epoll.js';
-import { changesOfOthers, routesOfTable } from '../kernel/netlink-filter.js';
+import { changesOfOthers, routesOfTable, routesOfTables } from '../kernel/netlink-filter.js';
 import {
   NETLINK_NETFILTER,
   NETLINK_ROUTE,
@@ -29,7 +29,8 @@ import { readEvent } from '../kernel/rtnetlink-events.js';
 import { KernelError } from '../model/errors.js';
 import { Debounce } from './debounce.js';
 import { LinkTracker } from './link-tracker.js';
-import { isFrontPriority, isOurPriority, isOurTable, NFT_TABLE } from './numbers.js';
+import type { WatchedTables } from './machine-rules.js';
+import { isLocalPriority, isOurPriority, isOurTable, NFT_TABLE } from './numbers.js';
 
 /** rtm_table of every table above 255. */
 const RT_TABLE_COMPAT = 252;
@@ -54,13 +55,14 @@ export interface HostWatchSettings {
   liveLink(ifindex: number): string | undefined;
   /** Never empty; each object once. */
   onForeignChange(changes: readonly ForeignChange[]): void;
-  /** Links, addresses, routes of table main, rp_filter or rules right in front of ours may have changed: read them again. Not more than every 50 ms. */
+  /** Links, addresses, routes of table main and of watched tables, rp_filter or others' rules may have changed: read them again. Not more than every 50 ms. */
   onLinks(): void;
 }
 
 export class HostWatch {
   readonly #settings: HostWatchSettings;
   readonly #monitors: NetlinkMonitor[] = [];
+  readonly #tables: NetlinkMonitor;
   readonly #tracker = new LinkTracker();
   readonly #changes = new Map<string, ForeignChange>();
   readonly #links: Debounce;
@@ -72,6 +74,13 @@ export class HostWatch {
     this.#settings = settings;
     this.#links = new Debounce(LINKS_PAUSE, () => settings.onLinks());
     const onRead = (): void => this.#deliver();
+    const onRoutes = {
+      onMessage: () => this.#links.touch(),
+      onLost: () => this.#links.touch(),
+      onRead,
+    };
+    this.#tables = new NetlinkMonitor(epoll, TABLES_SETTINGS, onRoutes);
+    this.#monitors.push(this.#tables);
     try {
       this.#monitors.push(
         new NetlinkMonitor(epoll, oursSettings(settings.ownPorts), {
@@ -82,17 +91,19 @@ export class HostWatch {
           },
           onRead,
         }),
-        new NetlinkMonitor(epoll, MAIN_SETTINGS, {
-          onMessage: () => this.#links.touch(),
-          onLost: () => this.#links.touch(),
-          onRead,
-        }),
+        new NetlinkMonitor(epoll, MAIN_SETTINGS, onRoutes),
       );
       this.#watchNftables(epoll, onRead);
     } catch (error) {
       this.close();
       throw error;
     }
+  }
+
+  /** From now on these tables' changes are told, by `onLinks`. */
+  watchTables({ tables, outside, ways }: WatchedTables): void {
+    const loud = new Set([...tables].filter((table) => !outside.has(table)));
+    this.#tables.setFilter(routesOfTables(loud, outside, ways));
   }
 
   close(): void {
@@ -131,9 +142,9 @@ export class HostWatch {
       case 'route':
         return this.#onRoute(event, portId);
       case 'rule':
-        if (isOurPriority(event.priority) && event.protocol === RTPROT_KERNEL) {
+        if ((isOurPriority(event.priority) || isLocalPriority(event.priority)) && event.protocol === RTPROT_KERNEL) {
           this.#add({ kind: 'rule', what: `rule ${event.priority}` });
-        } else if (isFrontPriority(event.priority)) this.#links.touch();
+        } else this.#links.touch();
         return;
       case 'rp_filter':
         if (!this.#tracker.isVnic(event.ifindex)) this.#links.touch();
@@ -181,6 +192,13 @@ export class HostWatch {
     this.#settings.onForeignChange(changes);
   }
 }
+
+const NO_TABLE: ReadonlySet<number> = new Set();
+const TABLES_SETTINGS = {
+  protocol: NETLINK_ROUTE,
+  groups: [RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE],
+  filter: routesOfTables(NO_TABLE, NO_TABLE, NO_TABLE),
+};
 
 const MAIN_SETTINGS = {
   protocol: NETLINK_ROUTE,

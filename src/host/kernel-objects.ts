@@ -35,8 +35,20 @@ export async function restoreObjects(
   if (failure) throw failure.error;
 }
 
-export async function removeObjects(netlink: NetlinkSocket, operations: readonly Operation[]): Promise<void> {
-  const failures = await netlink.batch(removals(operations));
+export function removeObjects(netlink: NetlinkSocket, operations: readonly Operation[]): Promise<void> {
+  return remove(netlink, removals(operations));
+}
+
+/** Rules as they were listed. Of several that are alike the first goes. */
+export function removeEntries(netlink: NetlinkSocket, rules: readonly { remove: NetlinkRequest }[]): Promise<void> {
+  return remove(
+    netlink,
+    rules.map((rule) => rule.remove),
+  );
+}
+
+async function remove(netlink: NetlinkSocket, requests: Iterable<NetlinkRequest>): Promise<void> {
+  const failures = await netlink.batch(requests);
   const [failure] = failures.filter(({ error }) => !GONE.has(error.errnoName));
   if (failure) throw failure.error;
 }

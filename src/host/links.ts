@@ -18,7 +18,7 @@ export interface HostLink {
   /** 'bridge', 'veth', …; '' for hardware. */
   kind: string;
   isUp: boolean;
-  /** A gateway or a default route of table main leads here. */
+  /** A gateway or a default route leads here, of table main or of one that the machine's rules name. */
   isOuter: boolean;
   /** A bridge without the outside behind it, all of whose ports end on this machine: of containers, virtual machines. */
   isInnerBridge: boolean;
@@ -67,14 +67,15 @@ export type Addresses = Readonly<Record<string, readonly string[]>>;
 /** Kinds of bridge ports whose other end is on this machine. */
 const LOCAL_PORTS = new Set(['veth', 'tun']);
 
-export async function readLinkFacts(socket: NetlinkSocket): Promise<LinkFacts> {
+/** `outer`: links that other tables than main lead outside by. */
+export async function readLinkFacts(socket: NetlinkSocket, outer?: ReadonlySet<number>): Promise<LinkFacts> {
   const links = await listLinks(socket);
   const list = async (table: number): Promise<RouteEntry[]> => {
     const lists: RouteEntry[] = [];
     for (const family of FAMILIES) lists.push(...(await listTable(socket, family, table)));
     return lists;
   };
-  return linkFacts(links, await list(RT_TABLE_MAIN), await list(LAN_TABLE), addressesByLink());
+  return linkFacts(links, await list(RT_TABLE_MAIN), await list(LAN_TABLE), addressesByLink(), outer);
 }
 
 export function linkFacts(
@@ -82,8 +83,9 @@ export function linkFacts(
   main: readonly RouteEntry[],
   lanTable: readonly RouteEntry[],
   addresses: Addresses,
+  otherwiseOuter: ReadonlySet<number> = new Set(),
 ): LinkFacts {
-  const outer = new Set<number>();
+  const outer = new Set(otherwiseOuter);
   for (const { prefixLength, hops } of main) {
     for (const hop of hops) if (hop.hasGateway || prefixLength === 0) outer.add(hop.ifindex);
   }
@@ -104,7 +106,8 @@ export function linkFacts(
   };
 }
 
-function hasLocalPorts(bridge: number, entries: readonly LinkEntry[]): boolean {
+/** All of them end on this machine. */
+export function hasLocalPorts(bridge: number, entries: readonly LinkEntry[]): boolean {
   return entries.every(({ master, kind }) => master !== bridge || LOCAL_PORTS.has(kind));
 }
 

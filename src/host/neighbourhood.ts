@@ -30,9 +30,18 @@ export class Neighbourhood {
   readonly #firewall: Firewall;
   readonly #lockdown: Lockdown;
   readonly #sysctls: Sysctls;
+  readonly #outerLinks: () => Promise<ReadonlySet<number>>;
   #standing: { lan: readonly LanRoute[]; text: string } = { lan: [], text: '' };
 
-  constructor(parts: { netlink: NetlinkSocket; firewall: Firewall; lockdown: Lockdown; sysctls: Sysctls }) {
+  /** `outerLinks`: those that lead outside by tables other than main. */
+  constructor(parts: {
+    netlink: NetlinkSocket;
+    firewall: Firewall;
+    lockdown: Lockdown;
+    sysctls: Sysctls;
+    outerLinks(): Promise<ReadonlySet<number>>;
+  }) {
+    this.#outerLinks = parts.outerLinks;
     this.#netlink = parts.netlink;
     this.#firewall = parts.firewall;
     this.#lockdown = parts.lockdown;
@@ -46,8 +55,8 @@ export class Neighbourhood {
 
   /** Throws KernelError or NftablesError; what was not done then is tried again at the next refresh. */
   async refresh(policy: HostPolicy, needs: Needs): Promise<void> {
-    const facts = await readLinkFacts(this.#netlink);
     const isNeeded = needs.vpn || this.#lockdown.isInForce;
+    const facts = await readLinkFacts(this.#netlink, isNeeded ? await this.#outerLinks() : undefined);
     const lan = isNeeded ? lanRoutes(facts.onLink, policy.lan).filter(({ dev }) => isLinkName(dev)) : [];
     const surroundings = surroundingsOf(facts, lan, policy, needs);
     const text = JSON.stringify(surroundings);

@@ -48,9 +48,11 @@ export const SLOTS = 1500;
  * Rule priorities. Traffic walks downwards; the gotos let it pass over what cannot concern it, so that a process that no
  * VPN covers meets at most one rule a VPN and family, and one for 32 neighbouring uids with VPNs (sections.ts):
  *
+ *    7999  the table local, where the machine has it behind ours (local-rule.ts)
  *    8000  in front of others' (front-rules.ts)
  *    9900  answers of wildcard UDP servers
  *   10000  unmarked: goto 11000           11000  from this host: goto 12000     12000  not uid 0: goto 13000
+ *   10002  protected: copies of others'
  *   10010  protected: main, default       11100  from a vNIC                    12005  is a gateway on-link?
  *                                                                               12010  no source address: goto 12999
  *   10100  selected by mark               11800  from root's vNIC: goto 30000   12100  from root's vNIC's address
@@ -67,7 +69,7 @@ export const PRIORITY = {
   unmarked: 10000,
   bypass: 10010,
   bypassDefault: 10011,
-  bypassEnd: 10012,
+  bypassEnd: 10019,
   selected: 10100,
   fromHost: 11000,
   fromLink: 11100,
@@ -101,6 +103,22 @@ export const PRIORITY = {
   end: 30000,
 } as const;
 
+/**
+ * Copies of others' rules in front of protected sockets' look-up of main, and behind that of default. Of a priority they stand in the
+ * order they came in; two places, so that another list stands whole before the old one goes.
+ */
+export const COPIES = { before: [10002, 10004], behind: [10012, 10014] } as const;
+
+/**
+ * The rule for local addresses is in front of everything of ours. With another rule in front of it, rules without a priority land
+ * right before it; so it, and what we put in front of such, may have to go further.
+ */
+export const LOCAL = { first: 7000, last: 7999 } as const;
+
+export function isLocalPriority(priority: number): boolean {
+  return priority >= LOCAL.first && priority <= LOCAL.last;
+}
+
 /** Two priorities each, up to `rootOnly` and `rootVpn`. When all are taken, rules go without a section. */
 export const ADDRESS_SECTIONS = 349;
 export const USER_SECTIONS = 400;
@@ -113,7 +131,8 @@ export const STEP = {
   lan: 3,
   everything: 4,
   excluded: 5,
-  closed: 6,
+  excludedOtherwise: 6,
+  closed: 7,
   elsewhere: 8,
 } as const;
 

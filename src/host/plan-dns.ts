@@ -9,13 +9,8 @@
  */
 import type { VpnSpec } from '../model/vpn-spec.js';
 import { FAMILIES, type Family, IPV6 } from '../model/vpn-types.js';
-<<<<<<< HEAD
-import { hex, INET, SELECTION, setField, UNSERVED_DNS } from './nft-text.js';
-import { FIRST_ZONE, SELECTION_FIELD, selectionMark, slotNumbers } from './numbers.js';
-=======
 import { hex, INET, SELECTION, setField, UNSERVED_DNS, uid, uidRange } from './nft-text.js';
-import { FIRST_ZONE, SELECTION_FIELD, selectionMark } from './numbers.js';
->>>>>>> i10-service
+import { FIRST_ZONE, SELECTION_FIELD, selectionMark, slotNumbers } from './numbers.js';
 import type { PlanInput } from './plan.js';
 import type { FirewallPlan } from './plan-firewall.js';
 

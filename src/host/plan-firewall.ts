@@ -261,6 +261,8 @@ function addRoot(plan: FirewallPlan, input: PlanInput, { link }: SlotNumbers, sh
   // Reverse path filters judge by the rules of uid 0, which lead into the tunnel: what arrives shall be judged by main.
   inet('root_arrive', 'iifname @outer goto bypass');
   inet('root_arrive', 'fib daddr type { local, broadcast, multicast } goto bypass');
+  // Who asks for our hardware address is judged so too, and gets no answer where the filter is strict and no local network allowed.
+  plan.rootRules.push([ARP, 'root_probed', setField('meta', BYPASS_MARK)]);
   if (trusted.length > 0) {
     const listed = uidsOf(trusted);
     if (listed.length === 0) return;

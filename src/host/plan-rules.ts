@@ -26,8 +26,11 @@ function ladder(family: Family, input: PlanInput, numbers: SlotNumbers, shape: R
   if (shape.kind === 'some') steps.push({ ...step(STEP.elsewhere), action: 'goto', target: PRIORITY.end });
   else {
     steps.push({ ...step(STEP.closed), action: 'unreachable' });
-    // Only thrown prefixes get this far while the default table is whole.
-    if (shape.excluded.length > 0) steps.push({ ...step(STEP.excluded), action: 'lookup', table: RT_TABLE_MAIN });
+    // Only thrown prefixes get this far while the default table is whole. Main first, since others' rules may lead into tunnels.
+    if (shape.excluded.length > 0) {
+      steps.push({ ...step(STEP.excludedOtherwise), action: 'goto', target: PRIORITY.end });
+      steps.push({ ...step(STEP.excluded), action: 'lookup', table: RT_TABLE_MAIN });
+    }
     if (shape.kind === 'everything') {
       steps.push({ ...step(STEP.everything), action: 'lookup', table: numbers.defaultTable });
     }
@@ -50,18 +53,20 @@ const LAST_PORT = 65534;
 /**
  * What comes in from outside by a refused family is answered, so it needs a route: an answer has its port when its route is
  * looked up, while a connection that is being made has none yet, and hears at once that there is no way. A socket that bound
- * itself to a port gets past this and meets the firewall's lock.
+ * itself to a port gets past this and meets the firewall's lock. Any route will do, since the firewall has answers routed again: the
+ * machine's own, because main may have none.
  */
 function answersOfRefused(family: Family, { owner, lastUid }: PlanInput, numbers: SlotNumbers): Operation[] {
-  const rule = { kind: 'rule', family, priority: numbers.ladder + STEP.answers, table: RT_TABLE_MAIN } as const;
+  const priority = numbers.ladder + STEP.answers;
+  const rule = { kind: 'rule', family, priority, action: 'goto', target: PRIORITY.end } as const;
   const answers: Operation[] = [
-    { ...rule, action: 'lookup', protocol: 'tcp', sourcePorts: { first: 1, last: LAST_PORT } },
-    { ...rule, action: 'lookup', protocol: 'udp', sourcePorts: { first: 1, last: EPHEMERAL - 1 } },
+    { ...rule, protocol: 'tcp', sourcePorts: { first: 1, last: LAST_PORT } },
+    { ...rule, protocol: 'udp', sourcePorts: { first: 1, last: EPHEMERAL - 1 } },
   ];
   // Echo replies are the kernel's. In a user namespace without number for its uid they are everybody's.
   const kernel = lastUid === LAST_UID ? { uidRange: { first: 0, last: 0 } } : {};
   if (owner === 0) {
-    answers.push({ ...rule, action: 'lookup', protocol: family === IPV6 ? 'ipv6-icmp' : 'icmp', ...kernel });
+    answers.push({ ...rule, protocol: family === IPV6 ? 'ipv6-icmp' : 'icmp', ...kernel });
   }
   return answers;
 }

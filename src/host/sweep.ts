@@ -16,6 +16,7 @@ import {
   DYING_LINK_GROUP,
   inodeOfProgram,
   isFrontPriority,
+  isLocalPriority,
   isLockdownPriority,
   isOurPriority,
   isOurTable,
@@ -53,15 +54,21 @@ export async function sweep(
 
   const rules = (await listBothFamilies((family) => listRules(socket, family))).filter(
     ({ priority, protocol, target }) =>
-      (isOurPriority(priority) || (isFrontPriority(priority) && target === PRIORITY.unmarked)) &&
+      (isOurPriority(priority) ||
+        isLocalPriority(priority) ||
+        (isFrontPriority(priority) && target === PRIORITY.unmarked)) &&
       protocol === RTPROT_KERNEL &&
-      !(isLockedDown && isLockdownPriority(priority)),
+      !(isLockedDown && (isLockdownPriority(priority) || (isLocalPriority(priority) && target === undefined))),
   );
   // Not from the links, which may have died before.
   const addresses = rules.flatMap(({ from }) => (from === undefined || isUnspecified(from) ? [] : [from]));
   await endFrom(new Set(addresses));
-  // Lowest priority number first: what leads into a ladder goes before the ladder.
-  await socket.batch(rules.sort((a, b) => a.priority - b.priority).map((rule) => rule.remove));
+  // Lowest priority number first: what leads into a ladder goes before the ladder. Last what keeps local addresses local meanwhile.
+  const inOrder = rules.sort((a, b) => a.priority - b.priority);
+  const [local, others] = [true, false].map((isLocal) =>
+    inOrder.filter((rule) => isLocalPriority(rule.priority) === isLocal),
+  );
+  await socket.batch([...(others ?? []), ...(local ?? [])].map((rule) => rule.remove));
 
   const routes = (await listBothFamilies((family) => listRoutes(socket, family))).filter(
     ({ table, protocol }) => isOurTable(table) && protocol === ROUTE_PROTOCOL && !(isLockedDown && table === LAN_TABLE),

@@ -20,13 +20,13 @@ import { Connections } from './connections.js';
 import { exceptionOfMultipath, exceptionsOfLockdown, exceptionsOfVpn } from './exceptions.js';
 import { Firewall } from './firewall.js';
 import { tryFirewall } from './firewall-trial.js';
-import { FrontRules } from './front-rules.js';
 import { DEFAULT_HOST_POLICY, type HostPolicy } from './host-policy.js';
 import { HostWatch } from './host-watch.js';
 import { addObjects, removeObjects, restoreObjects } from './kernel-objects.js';
 import { LinkDeleter } from './link-deleter.js';
 import { readLinkFacts } from './links.js';
 import { Lockdown } from './lockdown.js';
+import { MachineRules } from './machine-rules.js';
 import { Neighbourhood } from './neighbourhood.js';
 import { programPrefix } from './numbers.js';
 import type { Operation } from './operation.js';
@@ -98,7 +98,10 @@ export class VpnHost {
   readonly #selections = new Selections();
   readonly #sections = new Sections();
   readonly #lastUid = lastMappedUid();
-  readonly #front = new FrontRules(this.#netlink);
+  readonly #machine = new MachineRules(this.#netlink, {
+    watch: (tables) => this.#watch?.watchTables(tables),
+    onLeftOut: (rules) => this.#settings.log('info', 'rules-not-copied', { rules: rules.join('; ') }),
+  });
   readonly #connections = new Connections();
   readonly #lockdown: Lockdown;
   readonly #sysctls: Sysctls;
@@ -135,6 +138,7 @@ export class VpnHost {
       firewall: this.#firewall,
       lockdown: this.#lockdown,
       sysctls: this.#sysctls,
+      outerLinks: () => this.#machine.outerLinks(),
     });
     this.#resolver = new Resolver({ stateDir, log, onFight: (what) => settings.onContested([what]) });
     this.#restorer = new Restorer({
@@ -184,9 +188,7 @@ export class VpnHost {
       await this.#apply(rising, request);
       this.#raised.set(plan.slot, rising.vpn);
       await this.#settle(rising, request, { covered: covered.paths, blocked: blocked.paths });
-      if (this.#front.isNeeded || this.#raised.size === 1) {
-        await this.#syncFront();
-      }
+      if (this.#machine.hasFront || this.#raised.size === 1) await this.#syncMachine();
       this.#live.set(tun.ifindex, tun.name);
       // udev writes what sysctl.d says of a link that has just come. From now on that is heard; what came before is put right here.
       await this.#netlink.batch(vnicCorrections(plan, tun));
@@ -257,6 +259,7 @@ export class VpnHost {
       this.#policy = policy;
       // First, so that a lockdown that begins knows the links.
       if (policy.lockdown.size > 0) {
+        await this.#machine.sync(this.#plans(), true);
         await this.#neighbourhood.refresh(policy, { vpn: true, rootVpn: this.#hasRootVpn() });
       }
       await this.#lockdown.apply(policy.lockdown);
@@ -278,8 +281,14 @@ export class VpnHost {
       onForeignChange: (changes) => {
         if (this.#raised.size > 0 || this.#lockdown.isInForce) this.#restorer.changed(changes.map(({ what }) => what));
       },
-      onLinks: () => void this.#lane.run(() => this.#refresh()).catch((error) => this.#failed('links', error)),
+      onLinks: () => this.#onLinks(),
     });
+    // What lockdown goes by was read before anybody listened.
+    if (this.#lockdown.isInForce) this.#onLinks();
+  }
+
+  #onLinks(): void {
+    void this.#lane.run(() => this.#refresh()).catch((error) => this.#failed('links', error));
   }
 
   /** Before the epoll is stopped. */
@@ -302,6 +311,7 @@ export class VpnHost {
     return this.#lane.run(async () => {
       this.#policy = policy;
       if (policy.lockdown.size > 0) {
+        await this.#machine.prepare({ vpn: false, lockdown: true });
         // First, so that the lockdown that stands is replaced by one that knows the links.
         await this.#neighbourhood.refresh(policy, { vpn: true, rootVpn: false });
         await this.#lockdown.apply(policy.lockdown);
@@ -372,6 +382,7 @@ export class VpnHost {
     parts.add('programs').add('egressLock');
     this.#marks.guard(plan, request, tun.ifindex);
     parts.add('sockets').add('rules').add('sharedRules');
+    if (isFirst) await this.#machine.prepare({ vpn: true, lockdown: this.#lockdown.isInForce });
     await addObjects(
       this.#netlink,
       vnicRequests(plan, tun),
@@ -409,17 +420,18 @@ export class VpnHost {
   /** The last VPN, and root's, leave the surroundings as they were. */
   async #refreshAfter(plan: Plan): Promise<void> {
     if (this.#raised.size === 0 || plan.owner === 0) await this.#refresh();
-    else if (this.#front.isNeeded) await this.#syncFront();
+    else if (this.#machine.hasFront) await this.#syncMachine();
   }
 
   async #refresh(): Promise<void> {
     const vpn = this.#raised.size > 0;
+    // First: what it reads of others' tables says which links are outer ones.
+    await this.#syncMachine();
     await this.#neighbourhood.refresh(this.#policy, { vpn, rootVpn: this.#hasRootVpn() });
-    await this.#syncFront();
   }
 
-  #syncFront(): Promise<void> {
-    return this.#front.sync(this.#plans());
+  #syncMachine(): Promise<void> {
+    return this.#machine.sync(this.#plans(), this.#lockdown.isInForce);
   }
 
   #plans(): Plan[] {

@@ -14,6 +14,12 @@ const LOAD_16 = 0x28;
 const LOAD_8 = 0x30;
 const JUMP_EQUAL = 0x15;
 const RETURN = 0x06;
+const LOAD_NUMBER = 0x00;
+const LOAD_INDEX_NUMBER = 0x01;
+const MOVE_TO_INDEX = 0x07;
+const LOAD_32_AT_INDEX = 0x40;
+/** SKF_AD_OFF + SKF_AD_NLATTR: where the attribute is whose type is in the index; looked for from the accumulator on, 0 for none. */
+const FIND_ATTRIBUTE: Instruction = { code: LOAD_32, value: 0xfffff00c };
 /** sizeof(struct sock_fprog) on 64-bit machines. */
 const FPROG = 16;
 const INSTRUCTION = 8;
@@ -24,6 +30,9 @@ const TYPE = 4;
 const PORT = 12;
 /** rtmsg.rtm_table, behind the header. */
 const TABLE = 16 + 4;
+const ROUTE_ATTRIBUTES = 16 + 12;
+const RTA_OIF = 4;
+const RTA_TABLE = 15;
 
 /** One instruction; `jt` and `jf` are how many to pass over when the comparison holds and when not. */
 interface Instruction {
@@ -58,6 +67,53 @@ export function changesOfOthers(ports: readonly number[], table: number): Buffer
     TAKE,
     DROP,
   ]);
+}
+
+/** At most so many tables, and of links those that come first. */
+export const FILTERED_MAXIMUM = 64;
+
+/**
+ * Takes routes of these tables. Of `quiet` tables only those that have no one link, or another than `links`: in a table all of whose
+ * routes leave by such links another one changes nothing, and there may be a flood of them. Takes nothing but routes.
+ */
+export function routesOfTables(
+  loud: ReadonlySet<number>,
+  quiet: ReadonlySet<number>,
+  links: ReadonlySet<number>,
+): Buffer {
+  if (loud.size + quiet.size > FILTERED_MAXIMUM) throw new RangeError(`${loud.size + quiet.size} tables`);
+  const known = [...links].slice(0, FILTERED_MAXIMUM);
+  const jumpsTo = (numbers: readonly number[], behind: number): Instruction[] =>
+    numbers.map((number, index) => ({
+      code: JUMP_EQUAL,
+      value: swap32(number),
+      jt: numbers.length - index - 1 + behind,
+    }));
+  const byLink = [
+    ...attribute(RTA_OIF),
+    { code: JUMP_EQUAL, value: 0, jt: known.length + 2 },
+    { code: MOVE_TO_INDEX, value: 0 },
+    { code: LOAD_32_AT_INDEX, value: 4 },
+    ...jumpsTo(known, 1),
+    TAKE,
+    DROP,
+  ];
+  return assemble([
+    ...attribute(RTA_TABLE),
+    { code: JUMP_EQUAL, value: 0, jt: loud.size + quiet.size + 2 },
+    { code: MOVE_TO_INDEX, value: 0 },
+    { code: LOAD_32_AT_INDEX, value: 4 },
+    ...jumpsTo([...loud], quiet.size + 1),
+    ...jumpsTo([...quiet], 2),
+    DROP,
+    TAKE,
+    ...byLink,
+  ]);
+}
+
+/** Where it is, in the accumulator. */
+function attribute(type: number): Instruction[] {
+  return [{ code: LOAD_NUMBER, value: ROUTE_ATTRIBUTES }, { code: LOAD_INDEX_NUMBER, value: type }, FIND_ATTRIBUTE];
 }
 
 export function attachFilter(fd: number, program: Buffer): void {

@@ -86,6 +86,11 @@ export class NetlinkMonitor {
     }
   }
 
+  /** In place of the one before. What it drops is not told; what had been taken is. */
+  setFilter(filter: Buffer): void {
+    attachFilter(this.#fd, filter);
+  }
+
   close(): void {
     this.#epoll.remove(this.#fd);
     libc.close(this.#fd);

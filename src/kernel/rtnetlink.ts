@@ -59,6 +59,7 @@ const FRA_FWMARK = 10;
 const FRA_SUPPRESS_PREFIXLEN = 14;
 const FRA_TABLE = 15;
 const FRA_FWMASK = 16;
+const FRA_L3MDEV = 19;
 const FRA_UID_RANGE = 20;
 const FRA_PROTOCOL = 21;
 const FRA_IP_PROTO = 22;
@@ -303,6 +304,8 @@ export interface RuleSettings {
   destinationPorts?: PortRange;
   /** It is for what the selectors do not select. */
   isInverted?: boolean;
+  /** Instead of a table: that of the VRF that the packet is in. */
+  isL3mdev?: boolean;
 }
 
 export function addRule(rule: RuleSettings): NetlinkRequest {
@@ -317,6 +320,7 @@ export function deleteRule(rule: RuleSettings): NetlinkRequest {
 const ruleHeader = Buffer.alloc(12);
 const uids = Buffer.alloc(8);
 const protocolKernel = Buffer.from([RTPROT_KERNEL]);
+const one = Buffer.from([1]);
 const ipProtocol = Buffer.alloc(1);
 const ports = Buffer.alloc(4);
 
@@ -341,6 +345,7 @@ function ruleRequest(call: string, type: number, extra: number, rule: RuleSettin
       if (rule.iif !== undefined) writer.attributeString(FRA_IIFNAME, rule.iif);
       writer.attributeU32(FRA_PRIORITY, rule.priority);
       if (rule.table !== undefined) writer.attributeU32(FRA_TABLE, rule.table);
+      if (rule.isL3mdev) writer.attribute(FRA_L3MDEV, one);
       if (rule.suppressPrefixLength !== undefined) {
         writer.attributeU32(FRA_SUPPRESS_PREFIXLEN, rule.suppressPrefixLength);
       }

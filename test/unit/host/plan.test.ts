@@ -123,7 +123,7 @@ test('a family that is not accepted has no route, only a ladder that ends in unr
   const ladder = rules.filter((rule) => rule.kind === 'rule' && rule.family === 2 && rule.priority >= PRIORITY.ladders);
   assert.deepEqual(
     ladder.map((rule) => rule.kind === 'rule' && rule.action),
-    ['unreachable', 'lookup', 'lookup', 'lookup', 'nop'],
+    ['unreachable', 'lookup', 'goto', 'goto', 'nop'],
   );
 });
 
