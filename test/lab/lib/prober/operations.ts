@@ -19,7 +19,7 @@ export interface Probe {
   source?: string;
   /** A datagram without connect(2). */
   unconnected?: boolean;
-  /** Default 1000: who is blocked by a drop only notices silence. */
+  /** Default 10000, for an answer that is to come. Who is blocked by a drop only notices silence: then a short one is enough. */
   timeoutMs?: number;
 }
 
@@ -108,7 +108,7 @@ export const probeOperations = {
 export type ProbeOperations = typeof probeOperations;
 
 async function sendProbe(probe: Probe): Promise<string> {
-  const { protocol, target, timeoutMs = 1000, source } = probe;
+  const { protocol, target, timeoutMs = 10_000, source } = probe;
   if (protocol === 'icmp') {
     return ping({
       target,
