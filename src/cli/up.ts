@@ -8,6 +8,8 @@ import { join, resolve } from 'node:path';
 import type { Readable, Writable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { socketPath } from '../ipc/methods.js';
+import { ServiceConnection } from '../ipc/service-connection.js';
 import { IPV6 } from '../model/vpn-types.js';
 import { keepMemoryPrivate } from '../tunnel/private-memory.js';
 import { createVpnConnection } from '../vpn/vpn.js';
@@ -19,6 +21,7 @@ import { deviceChangeOf } from './wireguard/device-change.js';
 import { chooseEndpoints, machineSources } from './wireguard/endpoints.js';
 import { findFile } from './wireguard/find-file.js';
 import { tunnelMtu } from './wireguard/mtu.js';
+import { warning } from './wireguard/problem.js';
 import { readQuickFile } from './wireguard/read-file.js';
 import { acceptedFamilies, vpnConfigOf } from './wireguard/vpn-config.js';
 
@@ -48,9 +51,13 @@ export async function up({ which, foreground, allowHooks }: UpOptions, say: UpOu
   try {
     if (foreground) {
       const { name } = order;
-      return await live(order, new AbortController().signal, ({ link }) => say.print(`${name} (${link}): up`));
+      return await live(order, new AbortController().signal, ({ link }) => {
+        say.print(`${name} (${link}): up`);
+        void warnOfServers(order, say.warn);
+      });
     }
     const { link, log } = await startProcess(order);
+    await warnOfServers(order, say.warn);
     say.print(`${order.name} (${link}): up, log in ${log}`);
     return 0;
   } finally {
@@ -89,6 +96,28 @@ async function orderOf(which: string, allowHooks: boolean, warn: (line: string) 
   const addresses = new Map<string, readonly string[]>();
   for (const [{ endpoint }, chosen] of endpoints) if (endpoint) addresses.set(endpoint.value.host, chosen.addresses);
   return { name, path: resolve(path), file, config, mtu, change: deviceChangeOf(file, endpoints), addresses };
+}
+
+/** Only the service knows which networks are local ones: it has named the DNS servers that are not asked by the tunnel. */
+async function warnOfServers({ file, config }: TunnelOrder, warn: (line: string) => void): Promise<void> {
+  if ((config.dnsAddresses ?? []).length === 0) return;
+  const service = new ServiceConnection(socketPath());
+  try {
+    const { exceptions } = await service.call('leaks', {});
+    const own = exceptions.filter(({ kind, uid }) => kind === 'dns' && uid === process.getuid?.());
+    for (const { destinations = [], reason } of own) {
+      for (const [address] of destinations.map((prefix) => prefix.split('/'))) {
+        const line = file.interface.dnsServers.find(({ value }) => value === address)?.line;
+        const fix = 'name it in AllowedIPs if it is to be asked through the VPN';
+        warn(warning(file.path, line, `DNS server ${address}: ${reason}; ${fix}`));
+      }
+    }
+  } catch (error) {
+    const said = error instanceof Error ? error.message : String(error);
+    warn(warning(file.path, undefined, `vpnd does not say which DNS servers are asked outside the VPN: ${said}`));
+  } finally {
+    service.shutdown();
+  }
 }
 
 const PROGRAM = fileURLToPath(new URL('./tunnel-process.js', import.meta.url));
