@@ -1,4 +1,6 @@
 /** The VPNs that are measured. */
+
+import { outsideServers } from '../../src/host/dns-servers.js';
 import { LAST_UID, slotNumbers } from '../../src/host/numbers.js';
 import { type Plan, planVpn, selectionsNeeded } from '../../src/host/plan.js';
 import { bucketsOf, Sections } from '../../src/host/sections.js';
@@ -48,6 +50,7 @@ export function planOf(config: VpnConfig): Plan {
     blocked: [],
     selections,
     sections,
+    outsideServers: outsideServers(spec, []),
     cgroups: { covered: [], blocked: [] },
     lastUid: LAST_UID,
   });

@@ -8,6 +8,8 @@ import { join, resolve } from 'node:path';
 import type { Readable, Writable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { socketPath } from '../ipc/methods.js';
+import { ServiceConnection } from '../ipc/service-connection.js';
 import { IPV6 } from '../model/vpn-types.js';
 import { keepMemoryPrivate } from '../tunnel/private-memory.js';
 import { createVpnConnection } from '../vpn/vpn.js';
@@ -49,9 +51,13 @@ export async function up({ which, foreground, allowHooks }: UpOptions, say: UpOu
   const order = await orderOf(which, allowHooks, say.warn);
   try {
     if (foreground) {
-      return await live(order, new AbortController().signal, ({ link }) => say.print(upSentence(order, link)));
+      return await live(order, new AbortController().signal, ({ link }) => {
+        say.print(upSentence(order, link));
+        void warnOfServers(order, say.warn);
+      });
     }
     const { link, log } = await startProcess(order);
+    await warnOfServers(order, say.warn);
     say.print(`${upSentence(order, link)}, log in ${log}`);
     return 0;
   } finally {
@@ -104,6 +110,28 @@ async function orderOf(which: string, allowHooks: boolean, warn: (line: string) 
   const change = deviceChangeOf(file, endpoints);
   const waitingFor = [...new Set(notYet.map(({ what }) => what))];
   return { name, path: resolve(path), file, config, mtu, change, addresses, waitingFor };
+}
+
+/** Only the service knows which networks are local ones: it has named the DNS servers that are not asked by the tunnel. */
+async function warnOfServers({ file, config }: TunnelOrder, warn: (line: string) => void): Promise<void> {
+  if ((config.dnsAddresses ?? []).length === 0) return;
+  const service = new ServiceConnection(socketPath());
+  try {
+    const { exceptions } = await service.call('leaks', {});
+    const own = exceptions.filter(({ kind, uid }) => kind === 'dns' && uid === process.getuid?.());
+    for (const { destinations = [], reason } of own) {
+      for (const [address] of destinations.map((prefix) => prefix.split('/'))) {
+        const line = file.interface.dnsServers.find(({ value }) => value === address)?.line;
+        const fix = 'name it in AllowedIPs if it is to be asked through the VPN';
+        warn(warning(file.path, line, `DNS server ${address}: ${reason}; ${fix}`));
+      }
+    }
+  } catch (error) {
+    const said = error instanceof Error ? error.message : String(error);
+    warn(warning(file.path, undefined, `vpnd does not say which DNS servers are asked outside the VPN: ${said}`));
+  } finally {
+    service.shutdown();
+  }
 }
 
 const PROGRAM = fileURLToPath(new URL('./tunnel-process.js', import.meta.url));

@@ -4,6 +4,7 @@
  */
 import type { LeakException } from '../model/leak-exception.js';
 import { FAMILIES, IPV6 } from '../model/vpn-types.js';
+import type { OutsideServer } from './dns-servers.js';
 import type { HostPolicy } from './host-policy.js';
 import { DISCOVERY } from './lan.js';
 import type { LanRoute } from './links.js';
@@ -138,6 +139,12 @@ const UNDER_LOCKDOWN = resolver(
   'no resolver answers this user at port 53; one that is asked by a socket of its own (nss-resolve, D-Bus) asks on under its own user',
 );
 
+const DNS_REASONS: Readonly<Record<OutsideServer['way'], string>> = {
+  lan: "the VPN's name server is on a local network that the policy allows: every query goes there, past the tunnel",
+  excluded: "the VPN's name server is in a prefix that the app excluded: every query goes there, past the tunnel",
+  uncovered: 'the VPN has no route to its name server: every query goes there, past the tunnel',
+};
+
 const DHCP_REASON =
   "keeps the address of the link: of system accounts only (uids 0 to 999, as DHCP clients have), and to any server, since the lease's may be beyond the link";
 
@@ -214,6 +221,18 @@ export function exceptionsOfVpn(plan: Plan, lan: readonly LanRoute[], policy: Ho
     const reason = 'the app excluded these prefixes from the VPN; more specific routes of its own go in all the same';
     return destinations.length === 0 ? [] : [{ kind: 'excluded', family: digit(family), destinations, reason }];
   });
+  const servers = FAMILIES.flatMap((family): Kind[] => {
+    const outside = plan.outsideServers.filter((server) => server.family === family);
+    return [...new Set(outside.map(({ way }) => way))].map((way) => ({
+      kind: 'dns',
+      family: digit(family),
+      destinationPort: 53,
+      destinations: outside.flatMap((server) =>
+        server.way === way ? [`${server.address}/${family === IPV6 ? 128 : 32}`] : [],
+      ),
+      reason: DNS_REASONS[way],
+    }));
+  });
   const direct = [...policy.forwarding].flatMap(([from, way]): Kind[] =>
     isRoot && way === 'direct'
       ? [{ kind: 'forwarded', from, reason: 'the policy lets this link forward directly' }]
@@ -232,7 +251,7 @@ export function exceptionsOfVpn(plan: Plan, lan: readonly LanRoute[], policy: Ho
   const around = isRoot
     ? [...LINK_UPKEEP, LINK_FRAMES]
     : [...AROUND_A_USER, plan.hasDns ? WITH_SERVERS : WITHOUT_SERVERS];
-  const kinds = [...SOCKETS, ...lanKinds(lan), ...excluded, ...around, ...direct, ...packets];
+  const kinds = [...SOCKETS, ...lanKinds(lan), ...excluded, ...servers, ...around, ...direct, ...packets];
   return kinds.map(({ kind, ...rest }) => ({ kind, uid: plan.owner, ...rest }));
 }
 

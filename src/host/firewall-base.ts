@@ -123,6 +123,8 @@ function sets(): string[] {
     `add map ${INET} answer_mark { type ifname : mark; }`,
     map('source', 'ifname'),
     map('source_selection', 'mark'),
+    map('answer_routed', 'mark'),
+    map('answer_received', 'mark'),
     ...ROOT_CHAINS.map((chain) => addChain(INET, chain)),
     addChain(INET, 'bypass'),
     addRule(INET, 'bypass', setField('meta', BYPASS_MARK)),
@@ -176,6 +178,8 @@ function arriving(takesNew: boolean): string[] {
     addChain(INET, 'tracked_before'),
     // A published port: what the container answers goes back where the request came from.
     addRule(INET, 'tracked_before', CAME_IN),
+    // To a query that a VPN's name server outside that VPN was asked: it came by main's way, whosever address it is for.
+    addRule(INET, 'tracked_before', `ct direction reply ct mark & ${hex(SELECTION_FIELD)} != ${hex(0)} goto bypass`),
     addChain(INET, 'tracked_inside'),
     ...(takesNew ? [] : [addRule(INET, 'tracked_inside', 'ct state new drop')]),
     // An answer to a redirected query is for whoever asked, perhaps at an address of another link: reverse path filters, the kernel's

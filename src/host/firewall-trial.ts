@@ -47,6 +47,7 @@ function vpn(slot: number, owner: number): string[] {
     selections: Object.fromEntries(needed.map((purpose) => [purpose, slot + 1])),
     sections: new Sections().acquire(bucketsOf(owner, spec, LAST_UID)),
     cgroups: { covered: [], blocked: [] },
+    outsideServers: [],
   });
   return firewallAdditions(plan.firewall);
 }

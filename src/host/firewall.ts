@@ -11,6 +11,7 @@ import { addChain, addRule, INET, NETDEV } from './nft-text.js';
 import { NFT_TABLE } from './numbers.js';
 import type { Plan } from './plan.js';
 import { type Element, type FirewallPlan, firewallAdditions, firewallRemovals } from './plan-firewall.js';
+import { loopbackAnswers, loopbackAnswersRemoval } from './plan-outside-dns.js';
 import { prefixRanges } from './prefix-ranges.js';
 import type { Connection, Flow } from './sockets.js';
 import { stands } from './standing-cgroups.js';
@@ -57,7 +58,8 @@ export class Firewall {
    * of no use when these stand.
    */
   async add(plan: Plan, cameIn: readonly Connection[]): Promise<void> {
-    const additions = () => firewallAdditions(plan.firewall, stands);
+    const hooks = plan.firewall.loopbackAnswers && !this.#answersLoopback() ? loopbackAnswers() : [];
+    const additions = () => [...hooks, ...firewallAdditions(plan.firewall, stands)];
     if (this.#standing.size === 0) {
       this.#cameIn = cameIn;
       await this.#make(() => [...this.#shared(), ...additions()]);
@@ -80,7 +82,10 @@ export class Firewall {
     if (!standing) return;
     this.#standing.delete(plan.slot);
     try {
-      await this.#run(() => (this.isUp ? firewallRemovals(standing, this.#onlyIn(standing)) : firewallRemoval()));
+      const hooks = standing.loopbackAnswers && !this.#answersLoopback() ? loopbackAnswersRemoval() : [];
+      await this.#run(() =>
+        this.isUp ? [...hooks, ...firewallRemovals(standing, this.#onlyIn(standing))] : firewallRemoval(),
+      );
     } catch (error) {
       if (this.isWhole()) throw error;
       // Somebody took it away: the rest goes, or comes back without this one.
@@ -118,7 +123,13 @@ export class Firewall {
   }
 
   #everything(): string[] {
-    return [...this.#shared(), ...[...this.#standing.values()].flatMap((plan) => firewallAdditions(plan, stands))];
+    const hooks = this.#answersLoopback() ? loopbackAnswers() : [];
+    const plans = [...this.#standing.values()].flatMap((plan) => firewallAdditions(plan, stands));
+    return [...this.#shared(), ...hooks, ...plans];
+  }
+
+  #answersLoopback(): boolean {
+    return [...this.#standing.values()].some((plan) => plan.loopbackAnswers);
   }
 
   /** In one transaction, or, where nobody else can reach into the tables, in two. */

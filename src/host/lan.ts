@@ -92,7 +92,11 @@ function allowedParts(route: OnLinkRoute, policy: LanPolicy): Prefix[] {
 }
 
 function isPrivate({ family }: OnLinkRoute, prefix: Prefix): boolean {
-  return prefix.prefixLength >= LARGEST[family] && PRIVATE.some((range) => contains(range, prefix));
+  return prefix.prefixLength >= LARGEST[family] && isPrivateNetwork(prefix);
+}
+
+export function isPrivateNetwork(prefix: Prefix): boolean {
+  return PRIVATE.some((range) => contains(range, prefix));
 }
 
 /** The narrower of two prefixes when it lies in the other. */

@@ -9,7 +9,7 @@ import { isLinkName } from '../model/link-name.js';
 import type { Firewall, Surroundings } from './firewall.js';
 import type { HostPolicy } from './host-policy.js';
 import { discoveryRoutes, lanChanges, lanRoutes } from './lan.js';
-import { type HostLink, type LanRoute, type LinkFacts, readLinkFacts } from './links.js';
+import { type HostLink, type LanRoute, type LinkFacts, type OnLinkRoute, readLinkFacts } from './links.js';
 import type { Lockdown } from './lockdown.js';
 import { LAN_TABLE, ROUTE_PROTOCOL } from './numbers.js';
 import type { Sysctls } from './sysctl.js';
@@ -23,6 +23,8 @@ export interface Needs {
   vpn: boolean;
   /** Root's is. */
   rootVpn: boolean;
+  /** Some VPN has a name server outside: what it answers may be for a vNIC's address. */
+  outsideDns: boolean;
 }
 
 export class Neighbourhood {
@@ -67,7 +69,13 @@ export class Neighbourhood {
       await this.#lockdown.surround(surroundings);
     }
     this.#standing = { lan, text };
-    this.#sysctls.update(facts.links, needs.rootVpn);
+    this.#sysctls.update(facts.links, needs.rootVpn || needs.outsideDns);
+  }
+
+  /** What `refresh` would find: also while nothing stands. `onLink`: also networks that the policy does not allow. */
+  async survey(policy: HostPolicy): Promise<{ lan: readonly LanRoute[]; onLink: readonly OnLinkRoute[] }> {
+    const { onLink } = await readLinkFacts(this.#netlink);
+    return { lan: lanRoutes(onLink, policy.lan).filter(({ dev }) => isLinkName(dev)), onLink };
   }
 
   async #syncLan(standing: readonly LanRoute[], wanted: readonly LanRoute[]): Promise<void> {

@@ -13,8 +13,9 @@ import { hex, INET, SELECTION, setField, UNSERVED_DNS, uid, uidRange } from './n
 import { FIRST_ZONE, SELECTION_FIELD, selectionMark, slotNumbers } from './numbers.js';
 import type { PlanInput } from './plan.js';
 import type { FirewallPlan } from './plan-firewall.js';
+import { planOutsideDns } from './plan-outside-dns.js';
 
-export type DnsPlan = Pick<FirewallPlan, 'chains' | 'rules' | 'rootRules' | 'elements'>;
+export type DnsPlan = Pick<FirewallPlan, 'chains' | 'rules' | 'rootRules' | 'elements' | 'loopbackAnswers'>;
 
 export function planDns(input: PlanInput): DnsPlan {
   const { slot, spec, owner, trusted, selections } = input;
@@ -38,7 +39,9 @@ export function planDns(input: PlanInput): DnsPlan {
     [cover, `ct mark set ct mark & ${hex(0x80ffffff | mark)} | ${covered}`],
     ...FAMILIES.flatMap((family) => redirection(family, spec)).map((text): [string, string] => [to, text]),
   ];
-  const elements = [
+  const outside = planOutsideDns(input);
+  rules.push(...outside.cover.map((text): [string, string] => [cover, text]), ...outside.rules);
+  const elements: DnsPlan['elements'] = [
     { set: `${INET} dns_selection`, key: covered, verdict: `goto ${to}` },
     { set: `${INET} dns_connection`, key: covered, verdict: `goto ${cover}` },
     { set: `${INET} answer_mark`, key: `"${slotNumbers(slot).link}"`, verdict: covered },
@@ -66,7 +69,9 @@ export function planDns(input: PlanInput): DnsPlan {
       { set: `${INET} dns_zone_user`, key: uid(owner), verdict: `goto ${zone}` },
     );
   }
-  return { chains: [to, cover, chain, zone], rules, rootRules, elements };
+  elements.push(...outside.elements);
+  const chains = [to, cover, chain, zone, ...outside.chains];
+  return { chains, rules, rootRules, elements, loopbackAnswers: outside.loopbackAnswers };
 }
 
 /** What to do with the packets that got here and are covered. A user's chain sees that user's packets, root's all but theirs. */

@@ -23,6 +23,7 @@ import { BYPASS_MARK, LAST_SYSTEM_UID, type SlotNumbers, selectionMark } from '.
 import type { PlanInput } from './plan.js';
 import { planArrivals } from './plan-arrivals.js';
 import { type DnsPlan, planDns } from './plan-dns.js';
+import { fromLoopback } from './plan-outside-dns.js';
 import type { RouteShape } from './plan-routes.js';
 import { prefixRanges } from './prefix-ranges.js';
 
@@ -42,6 +43,8 @@ export interface FirewallPlan {
   /** Rules in chains that are empty until root has a VPN, with their tables. */
   rootRules: [table: string, chain: string, text: string][];
   elements: Element[];
+  /** Whether the hooks of plan-outside-dns.ts are needed. */
+  loopbackAnswers: boolean;
 }
 
 /** `cgroups`: names that come in the place of `{}` in the text; none of them stands: no rule. */
@@ -69,6 +72,7 @@ export function planFirewall(input: PlanInput, numbers: SlotNumbers, shapes: Sha
       ...leaving(input, shapes, named).map((text): [string, string] => [`outside_${slot}`, text]),
     ],
     rootRules: [],
+    loopbackAnswers: false,
     elements: [
       ...spec.addresses.map(({ family, address }) => ({ set: `${INET} vnic${digit(family)}`, key: address })),
       ...spec.addresses
@@ -128,6 +132,7 @@ function merge(plan: FirewallPlan, dns: DnsPlan): void {
   plan.rules.push(...dns.rules);
   plan.rootRules.push(...dns.rootRules);
   plan.elements.push(...dns.elements);
+  plan.loopbackAnswers = dns.loopbackAnswers;
 }
 
 /** What the routing tables decide by the longest prefix, for packets that did not ask them. */
@@ -341,7 +346,11 @@ function addSent(plan: FirewallPlan, { slot, owner }: PlanInput, text: string): 
  * Sources on the way into the vNIC: a query that was meant for loopback or the LAN, and what a container sends, carry other
  * links' addresses.
  */
-function addSource(plan: FirewallPlan, { slot, owner, spec, trusted }: PlanInput, { link }: SlotNumbers): void {
+function addSource(
+  plan: FirewallPlan,
+  { slot, owner, spec, trusted, outsideServers }: PlanInput,
+  { link }: SlotNumbers,
+): void {
   const own = ownAddresses(spec);
   const kinds = [
     ...(spec.dnsAddresses.length > 0 ? ['ct status dnat '] : []),
@@ -353,6 +362,11 @@ function addSource(plan: FirewallPlan, { slot, owner, spec, trusted }: PlanInput
       return own[family].length === 0 ? [] : [`${kind}${others} masquerade`];
     }),
   );
+  // The vNIC's address has stood in for these since they were marked.
+  for (const family of FAMILIES) {
+    const isOutside = outsideServers.some((server) => server.family === family);
+    if (isOutside && own[family].length > 0) rules.push(`ct status dnat ${fromLoopback(family)} masquerade`);
+  }
   if (rules.length === 0) return;
   const chain = `source_${slot}`;
   plan.chains.push(chain);

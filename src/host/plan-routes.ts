@@ -6,6 +6,7 @@
 import { clearHostBits } from '../model/address.js';
 import type { SpecRoute, VpnSpec } from '../model/vpn-spec.js';
 import { type Family, IPV6 } from '../model/vpn-types.js';
+import type { OutsideServer } from './dns-servers.js';
 import { ROUTE_PROTOCOL, type SlotNumbers, UNREACHABLE_METRIC } from './numbers.js';
 import type { Operation } from './operation.js';
 
@@ -34,6 +35,7 @@ export function planRoutes(
   family: Family,
   spec: VpnSpec,
   numbers: SlotNumbers,
+  outside: readonly OutsideServer[],
 ): { operations: Operation[]; shape: RouteShape } {
   if (!spec.accepted[family]) {
     return { operations: [], shape: { kind: 'refused', explicit: [], excluded: [] } };
@@ -71,7 +73,7 @@ export function planRoutes(
   const excluded = routes.filter((route) => route.isExcluded && route.prefixLength > 0);
   const noDefault = routes.some((route) => route.isExcluded && route.prefixLength === 0);
   const defaultRoute = noDefault ? undefined : routes.find((route) => !route.isExcluded && route.prefixLength === 0);
-  const explicit = explicitPrefixes(family, spec, routes);
+  const explicit = explicitPrefixes(family, spec, routes, outside);
   const kind = defaultRoute ? 'everything' : 'some';
 
   const everything = { destination: family === IPV6 ? '::' : '0.0.0.0', prefixLength: 0 };
@@ -89,10 +91,15 @@ export function planRoutes(
 }
 
 /**
- * The app's routes, then the network each link address lies in and the VPN's DNS servers, as long as the app said nothing
+ * The app's routes, then the network each link address lies in and the DNS servers that are inside, as long as the app said nothing
  * else of the same prefix.
  */
-function explicitPrefixes(family: Family, spec: VpnSpec, routes: readonly SpecRoute[]): Hop[] {
+function explicitPrefixes(
+  family: Family,
+  spec: VpnSpec,
+  routes: readonly SpecRoute[],
+  outside: readonly OutsideServer[],
+): Hop[] {
   const bits = family === IPV6 ? 128 : 32;
   const own: Prefix[] = [];
   for (const { family: of, address, prefixLength } of spec.addresses) {
@@ -101,7 +108,8 @@ function explicitPrefixes(family: Family, spec: VpnSpec, routes: readonly SpecRo
     }
   }
   for (const server of spec.dnsAddresses) {
-    if (server.family === family) own.push({ destination: server.address, prefixLength: bits });
+    const isOutside = outside.some(({ address }) => address === server.address);
+    if (server.family === family && !isOutside) own.push({ destination: server.address, prefixLength: bits });
   }
   const key = ({ destination, prefixLength }: Prefix) => `${destination}/${prefixLength}`;
   const destinations = new Set(own.map(({ destination }) => destination));

@@ -196,6 +196,10 @@ function rootSelectors(family: Family, input: PlanInput, numbers: SlotNumbers, s
   }
   if (selections.covered !== undefined) {
     rules.push({ ...covered, fwmark: { value: selectionMark(selections.covered), mask: SELECTION_FIELD } });
+    // A query to a server outside has the vNIC's address while it is routed again, and must not go where that leads.
+    if (input.outsideServers.length > 0) {
+      rules.push(selected(family, selections.covered, kernelUid(input), numbers.ladder));
+    }
   }
   const ranges = trusted.length > 0 ? uids(trusted) : [{ first: 0, last: input.lastUid }];
   for (const uidRange of ranges) rules.push({ ...covered, uidRange });

@@ -7,6 +7,7 @@ import { RT_TABLE_DEFAULT, RT_TABLE_MAIN } from '../kernel/rtnetlink.js';
 import type { VpnSpec } from '../model/vpn-spec.js';
 import { FAMILIES, type Family, IPV4 } from '../model/vpn-types.js';
 import type { AppSelector } from './applications.js';
+import type { OutsideServer } from './dns-servers.js';
 import { BYPASS_MARK, MARK_FIELD, PRIORITY, selectionMark, slotNumbers } from './numbers.js';
 import type { Operation } from './operation.js';
 import { type FirewallPlan, planFirewall, type Shapes } from './plan-firewall.js';
@@ -30,6 +31,8 @@ export interface PlanInput {
   sections: PlanSections;
   /** Selections of the mark field, 1..127, where the plan needs them (see `selectionsNeeded`). */
   selections: Selected<number>;
+  /** DNS servers that are not asked by the vNIC (dns-servers.ts). */
+  outsideServers: readonly OutsideServer[];
   /** Cgroups that the lists name and that stand already: their sockets may be older than the VPN. */
   cgroups: Record<'covered' | 'blocked', readonly StandingCgroup[]>;
 }
@@ -70,6 +73,7 @@ export interface Plan {
   rules: Operation[];
   firewall: FirewallPlan;
   hasDns: boolean;
+  outsideServers: readonly OutsideServer[];
   /** Who is led in without a mark. */
   covers: { uids: { first: number; last: number }[]; forwarded: boolean };
   shapes: Shapes;
@@ -110,7 +114,11 @@ export function planVpn(input: PlanInput): Plan {
   const addresses: Operation[] = spec.addresses.map((address) => ({ kind: 'address', ...address, dev: numbers.link }));
   const routes: Operation[] = [];
   const rules: Operation[] = [];
-  const routed = { 1: planRoutes(1, spec, numbers), 2: planRoutes(2, spec, numbers) };
+  const { outsideServers } = input;
+  const routed = {
+    1: planRoutes(1, spec, numbers, outsideServers),
+    2: planRoutes(2, spec, numbers, outsideServers),
+  };
   const shapes = { 1: routed[1].shape, 2: routed[2].shape };
   for (const family of FAMILIES) {
     routes.push(...routed[family].operations);
@@ -132,6 +140,7 @@ export function planVpn(input: PlanInput): Plan {
     rules,
     firewall: planFirewall(input, numbers, shapes),
     hasDns: hasDns(spec),
+    outsideServers,
     covers: covers(input),
     shapes,
     ...planMarks(input),

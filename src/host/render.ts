@@ -5,6 +5,7 @@ import { LINK_GROUP } from './numbers.js';
 import type { Operation } from './operation.js';
 import type { Plan } from './plan.js';
 import { firewallAdditions } from './plan-firewall.js';
+import { loopbackAnswers } from './plan-outside-dns.js';
 import { groupsMetric } from './vnic.js';
 
 const hex = (value: number): string => `0x${(value >>> 0).toString(16)}`;
@@ -74,7 +75,9 @@ export function renderPlan(plan: Plan): string {
         ]
       : []),
     ...plan.routes.map(withFamily),
-    ...firewallAdditions(plan.firewall).map((command) => `nft ${command}`),
+    ...[...(plan.firewall.loopbackAnswers ? loopbackAnswers() : []), ...firewallAdditions(plan.firewall)].map(
+      (command) => `nft ${command}`,
+    ),
     ...plan.cgroupMarks.map(
       ({ cgroup, mark, uid }) => `bpf mark sockets of ${cgroup}${uid === undefined ? '' : ` uid ${uid}`} ${hex(mark)}`,
     ),

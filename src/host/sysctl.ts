@@ -62,7 +62,7 @@ export class Sysctls {
 
   /**
    * Sees to it that the reverse path filters of these links, where they are on, judge by marks; gives all others back. `links`
-   * are all that are no VPN's; `isNeeded`: root's VPN is up. Returns whether something was raised. Throws KernelError, and what
+   * are all that are no VPN's; `isNeeded`: some VPN has answers from outside that are for a vNIC's address. Returns whether something was raised. Throws KernelError, and what
    * the state directory's file system says; nothing is raised without a note of it.
    */
   update(links: readonly SysctlLink[], isNeeded: boolean): boolean {
@@ -88,10 +88,10 @@ export class Sysctls {
   }
 
   /**
-   * After an `update` for root's VPN. Throws BusinessError 2200003 when that cannot work without what is missing: nothing that comes
-   * for its tunnel would get past the filters. `accepts`: IPv4.
+   * After an `update` for `who`. Throws BusinessError 2200003 when that cannot work without what is missing: nothing that comes from
+   * outside for it would get past the filters.
    */
-  require(acceptsIPv4: boolean): void {
+  require(who: string, acceptsIPv4: boolean): void {
     // A loose filter asks for some way back, which there is while the VPN takes IPv4.
     const needed = this.#missing.filter(({ link, isStrict }) => link.isOuter && (isStrict || !acceptsIPv4));
     if (needed.length === 0) return;
@@ -99,7 +99,7 @@ export class Sysctls {
     throw new BusinessError(
       2200003,
       undefined,
-      `with the reverse path filter (rp_filter) of this machine root's VPN needs ${names}, and /proc/sys is read-only for vpnd: set that, or net.ipv4.conf.all.src_valid_mark=1, from outside (of a container: --sysctl net.ipv4.conf.all.src_valid_mark=1)`,
+      `with the reverse path filter (rp_filter) of this machine ${who} needs ${names}, and /proc/sys is read-only for vpnd: set that, or net.ipv4.conf.all.src_valid_mark=1, from outside (of a container: --sysctl net.ipv4.conf.all.src_valid_mark=1)`,
     );
   }
 

@@ -17,6 +17,7 @@ import { unixSocket } from '../kernel/unix-socket.js';
 import type { LeakException } from '../model/leak-exception.js';
 import { findCollisions } from './collisions.js';
 import { Connections } from './connections.js';
+import { type OutsideServer, outsideServers, prefixOf, requirePolicy } from './dns-servers.js';
 import { exceptionOfMultipath, exceptionsOfLockdown, exceptionsOfVpn } from './exceptions.js';
 import { Firewall } from './firewall.js';
 import { tryFirewall } from './firewall-trial.js';
@@ -27,7 +28,7 @@ import { LinkDeleter } from './link-deleter.js';
 import { readLinkFacts } from './links.js';
 import { Lockdown } from './lockdown.js';
 import { MachineRules } from './machine-rules.js';
-import { Neighbourhood } from './neighbourhood.js';
+import { type Needs, Neighbourhood } from './neighbourhood.js';
 import { programPrefix } from './numbers.js';
 import type { Operation } from './operation.js';
 import {
@@ -62,7 +63,7 @@ export interface RaisedVpn {
   tun: Tun;
 }
 
-export type VpnRequest = Omit<PlanInput, 'selections' | 'sections' | 'lastUid' | 'cgroups'>;
+export type VpnRequest = Omit<PlanInput, 'selections' | 'sections' | 'lastUid' | 'cgroups' | 'outsideServers'>;
 
 /** A VPN on its way up. */
 interface Rising {
@@ -177,7 +178,8 @@ export class VpnHost {
       const covered = await standingCgroups(request.trusted);
       const blocked = await standingCgroups(request.blocked);
       const cgroups = { covered: covered.cgroups, blocked: blocked.cgroups };
-      const plan = planVpn({ ...request, lastUid: this.#lastUid, selections, sections, cgroups });
+      const outsideServers = await this.#outsideServers(request);
+      const plan = planVpn({ ...request, lastUid: this.#lastUid, selections, sections, cgroups, outsideServers });
       const tun = makeVnic(plan);
       const shared = this.#raised.size === 0 ? this.#sharedRules() : [];
       const rising: Rising = { vpn: { plan, tun }, parts: new Set(['link']), shared, foreign: new Set() };
@@ -260,7 +262,7 @@ export class VpnHost {
       // First, so that a lockdown that begins knows the links.
       if (policy.lockdown.size > 0) {
         await this.#machine.sync(this.#plans(), true);
-        await this.#neighbourhood.refresh(policy, { vpn: true, rootVpn: this.#hasRootVpn() });
+        await this.#neighbourhood.refresh(policy, this.#needs({ vpn: true }));
       }
       await this.#lockdown.apply(policy.lockdown);
       if (this.#raised.size > 0) {
@@ -313,7 +315,7 @@ export class VpnHost {
       if (policy.lockdown.size > 0) {
         await this.#machine.prepare({ vpn: false, lockdown: true });
         // First, so that the lockdown that stands is replaced by one that knows the links.
-        await this.#neighbourhood.refresh(policy, { vpn: true, rootVpn: false });
+        await this.#neighbourhood.refresh(policy, this.#needs({ vpn: true }));
         await this.#lockdown.apply(policy.lockdown);
       }
       const swept = await sweep(
@@ -375,10 +377,11 @@ export class VpnHost {
     parts.add('firewall');
     await this.#firewall.add(plan, this.#firewall.isUp ? [] : await this.#connections.inbound());
     parts.add('connections').add('surroundings');
-    if (isFirst || plan.owner === 0) {
-      await this.#neighbourhood.refresh(this.#policy, { vpn: true, rootVpn: plan.owner === 0 || this.#hasRootVpn() });
+    const outsideDns = plan.outsideServers.length > 0;
+    if (isFirst || plan.owner === 0 || outsideDns) {
+      await this.#neighbourhood.refresh(this.#policy, this.#needs({ vpn: true }, plan));
     }
-    if (plan.owner === 0) this.#requireSysctls(plan);
+    if (plan.owner === 0 || outsideDns) this.#requireSysctls(plan);
     parts.add('programs').add('egressLock');
     this.#marks.guard(plan, request, tun.ifindex);
     parts.add('sockets').add('rules').add('sharedRules');
@@ -419,15 +422,14 @@ export class VpnHost {
 
   /** The last VPN, and root's, leave the surroundings as they were. */
   async #refreshAfter(plan: Plan): Promise<void> {
-    if (this.#raised.size === 0 || plan.owner === 0) await this.#refresh();
+    if (this.#raised.size === 0 || plan.owner === 0 || plan.outsideServers.length > 0) await this.#refresh();
     else if (this.#machine.hasFront) await this.#syncMachine();
   }
 
   async #refresh(): Promise<void> {
-    const vpn = this.#raised.size > 0;
     // First: what it reads of others' tables says which links are outer ones.
     await this.#syncMachine();
-    await this.#neighbourhood.refresh(this.#policy, { vpn, rootVpn: this.#hasRootVpn() });
+    await this.#neighbourhood.refresh(this.#policy, this.#needs({ vpn: this.#raised.size > 0 }));
   }
 
   #syncMachine(): Promise<void> {
@@ -438,8 +440,23 @@ export class VpnHost {
     return [...this.#raised.values()].map(({ plan }) => plan);
   }
 
-  #hasRootVpn(): boolean {
-    return this.#plans().some(({ owner }) => owner === 0);
+  /** `rising`: of a VPN that counts already. */
+  #needs({ vpn }: Pick<Needs, 'vpn'>, ...rising: readonly Plan[]): Needs {
+    const plans = [...this.#plans(), ...rising];
+    return {
+      vpn,
+      rootVpn: plans.some(({ owner }) => owner === 0),
+      outsideDns: plans.some(({ outsideServers }) => outsideServers.length > 0),
+    };
+  }
+
+  /** Of a VPN that is to be set up. Throws BusinessError 2200001 when the policy keeps it from asking one. */
+  async #outsideServers({ owner, spec }: VpnRequest): Promise<OutsideServer[]> {
+    if (spec.dnsAddresses.length === 0) return [];
+    const { lan, onLink } = await this.#neighbourhood.survey(this.#policy);
+    const outside = outsideServers(spec, lan.map(prefixOf));
+    requirePolicy({ owner, spec, outside, onLink: onLink.filter(({ isOwn }) => isOwn).map(prefixOf) }, this.#policy);
+    return outside;
   }
 
   /** What stands once while there is any VPN. */
@@ -467,9 +484,10 @@ export class VpnHost {
     });
   }
 
-  /** Of root's VPN. What it can do without is told. */
-  #requireSysctls({ shapes }: Plan): void {
-    this.#sysctls.require(shapes[1].kind !== 'refused');
+  /** What it can do without is told. */
+  #requireSysctls({ owner, shapes }: Plan): void {
+    if (owner === 0) this.#sysctls.require("root's VPN", shapes[1].kind !== 'refused');
+    else this.#sysctls.require('a name server outside the VPN', true);
     const { missing } = this.#sysctls;
     if (missing.length === 0) return;
     const reason = '/proc/sys is read-only for vpnd; what comes by these links may be filtered out';

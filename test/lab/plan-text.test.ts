@@ -41,7 +41,7 @@ async function raise(sample: SamplePlan): Promise<void> {
     log: () => undefined,
     onContested: () => undefined,
   });
-  const { selections: _, sections: __, lastUid: ___, ...request } = inputOf(sample);
+  const { selections: _, sections: __, lastUid: ___, outsideServers: ____, ...request } = inputOf(sample);
   const vpn = await host.raise(request);
   console.log('raised');
   process.stdin.once('data', async () => {

@@ -4,7 +4,7 @@
  * **Routes.** AllowedIPs of all peers become routes, neighbours joined to one: all lead into the same vNIC. 0.0.0.0/0 and ::/0 are the
  * default route, and so is what makes up a whole family (0.0.0.0/1 with 128.0.0.0/1), which is another way to write it. What lies inside
  * of those stays a route: unlike the default route it goes before local networks. With `Table = off`, and with
- * nothing in AllowedIPs, there is no route but to the networks of our own addresses and to the DNS servers: the default routes
+ * nothing in AllowedIPs, there is no route but to the networks of our own addresses: the default routes
  * are said to be excluded, because a config without routes would mean all of them.
  *
  * **Accepted families.** The API refuses a family that is not accepted, and leads into the VPN, or past it, one that is.
@@ -16,7 +16,7 @@
  *   - Otherwise (split tunnel) it is accepted and goes on as if there were no VPN, but for prefixes of AllowedIPs.
  *   - But an MTU under 1280 excludes IPv6, which needs that much on a link; then it is refused, with a warning.
  */
-import { familyOf, type Prefix } from '../../model/address.js';
+import { familyOf, type Prefix, prefixContains } from '../../model/address.js';
 import { BusinessError } from '../../model/errors.js';
 import { MAX_ROUTES, MIN_IPV6_MTU } from '../../model/limits.js';
 import { parseVpnConfig } from '../../model/vpn-config.js';
@@ -150,6 +150,15 @@ function warningsOf(
     for (const { value, line } of own.dnsServers) {
       if (familyOf(value) === family && !hasAddress) {
         warn(line, `there is no ${NAME[family]} Address to ask ${value} from, so this DNS server is left out`);
+      }
+      // The network of an Address is routed into the VPN, whoever is there for it.
+      const isWithin = (prefix: Prefix) => familyOf(value) === family && prefixContains(prefix, value);
+      const isLed = own.addresses.some((address) => isWithin(address.value));
+      if (isLed && !peers.some(({ allowedIps }) => allowedIps.some((allowed) => isWithin(allowed.value)))) {
+        warn(
+          line,
+          `no peer's AllowedIPs have ${value}, so this DNS server, which is in the network of Address, never answers`,
+        );
       }
     }
   }

@@ -6,6 +6,7 @@ import { deviceChangeOf } from '../../../../src/cli/wireguard/device-change.js';
 import { mtuOf, tunnelMtu } from '../../../../src/cli/wireguard/mtu.js';
 import type { QuickFile } from '../../../../src/cli/wireguard/quick-file.js';
 import { acceptedFamilies, vpnConfigOf } from '../../../../src/cli/wireguard/vpn-config.js';
+import { outsideServers } from '../../../../src/host/dns-servers.js';
 import { slotNumbers } from '../../../../src/host/numbers.js';
 import { planRoutes } from '../../../../src/host/plan-routes.js';
 import { parseVpnConfig } from '../../../../src/model/vpn-config.js';
@@ -19,7 +20,7 @@ function shapes(file: QuickFile): string[] {
   const { config, warnings } = configOf(file, mtuOf(file, []));
   const spec = checkVpnConfig(parseVpnConfig(config), 'vpn-tun0');
   const told = ([1, 2] as const).map((family) => {
-    const { kind, explicit } = planRoutes(family, spec, slotNumbers(0)).shape;
+    const { kind, explicit } = planRoutes(family, spec, slotNumbers(0), outsideServers(spec, [])).shape;
     return [kind, ...explicit.map(({ destination, prefixLength }) => `${destination}/${prefixLength}`)].join(' ');
   });
   return [...told, ...warnings.map((each) => each.replace('office.conf:', ''))];
@@ -80,7 +81,23 @@ const ROWS: [what: string, own: string[], allowedIps: string | undefined, shapes
   ],
   ['Table = off', ['Address = 10.0.0.2/24', 'Table = off'], '0.0.0.0/0, ::/0', ['some 10.0.0.0/24', 'some']],
   ['a peer without prefixes', [V4], undefined, ['some', 'some']],
-  ['a DNS server goes in', [V4, 'DNS = 192.0.2.53, corp'], '10.0.0.0/8', ['some 10.0.0.0/8 192.0.2.53/32', 'some']],
+  [
+    'a DNS server goes where AllowedIPs lead',
+    [V4, 'DNS = 192.0.2.53, corp'],
+    '10.0.0.0/8',
+    ['some 10.0.0.0/8', 'some'],
+  ],
+  ['and with a default route in', [V4, 'DNS = 192.0.2.53'], '0.0.0.0/0', ['everything 192.0.2.53/32', 'refused']],
+  [
+    'a DNS server in the network of an address that no peer carries',
+    ['Address = 10.0.0.2/24', 'DNS = 10.0.0.1'],
+    '192.0.2.0/24',
+    [
+      'some 192.0.2.0/24 10.0.0.0/24 10.0.0.1/32',
+      'some',
+      "4: warning: no peer's AllowedIPs have 10.0.0.1, so this DNS server, which is in the network of Address, never answers",
+    ],
+  ],
   [
     'a DNS server of a family without an address is left out',
     [V4, 'DNS = fd00::53'],

@@ -1,5 +1,6 @@
 /** VPNs of every shape, each with the input of its plan: for the golden texts and for comparing them with a kernel. */
 import type { AppSelector } from '../../../../src/host/applications.js';
+import { outsideServers } from '../../../../src/host/dns-servers.js';
 import { LAST_UID, slotNumbers } from '../../../../src/host/numbers.js';
 import { type Plan, type PlanInput, planVpn, selectionsNeeded } from '../../../../src/host/plan.js';
 import { bucketsOf, Sections } from '../../../../src/host/sections.js';
@@ -97,6 +98,16 @@ export const SAMPLES: readonly SamplePlan[] = [
     config: { addresses: [prefix('10.7.0.5/24')], isIPv6Accepted: false },
     trusted: [{ kind: 'cgroup', path: '/web' }],
   },
+  {
+    name: 'dns-outside',
+    slot: 7,
+    owner: 2005,
+    config: {
+      addresses: [prefix('10.8.0.5/24'), prefix('fd08::5/64')],
+      routes: [route('0.0.0.0/0'), route('192.168.1.0/24', excluded), route('2001:db8::/32')],
+      dnsAddresses: ['192.168.1.53', '10.8.0.53', '2001:4860:4860::8888'],
+    },
+  },
 ];
 
 /** Selections are given out in order, as the host does when nothing else stands. */
@@ -109,7 +120,9 @@ export function inputOf({ slot, owner, config, offload = false, trusted = [], bl
   const standing = (selectors: AppSelector[]) =>
     selectors.flatMap((each) => (each.kind === 'cgroup' ? [{ level: 1, name: `unified${each.path}` }] : []));
   const cgroups = { covered: standing(trusted), blocked: standing(blocked) };
-  return { slot, owner, spec, offload, trusted, blocked, selections, sections, cgroups, lastUid: LAST_UID };
+  const outside = outsideServers(spec, []);
+  const request = { slot, owner, spec, offload, trusted, blocked, lastUid: LAST_UID };
+  return { ...request, selections, sections, cgroups, outsideServers: outside };
 }
 
 export function planOf(sample: SamplePlan): Plan {
