@@ -6,8 +6,9 @@
 import { RT_TABLE_LOCAL } from '../kernel/rtnetlink.js';
 import type { RuleEntry } from '../kernel/rule-entry.js';
 import { FAMILIES, type Family } from '../model/vpn-types.js';
-import { isLocalPriority, LOCAL } from './numbers.js';
+import { LOCAL } from './numbers.js';
 import type { Operation } from './operation.js';
+import { isRuleForLocal } from './our-rules.js';
 
 /** The families whose rules look local addresses up behind ours. `others`: rules that are not ours, in the kernel's order. */
 export function familiesWithLocalLast(others: readonly RuleEntry[]): Family[] {
@@ -36,5 +37,5 @@ export function localRules(others: readonly RuleEntry[], front: number | undefin
 export function otherLocalRules(own: readonly RuleEntry[], wanted: readonly Operation[]): RuleEntry[] {
   const isWanted = (rule: RuleEntry) =>
     wanted.some((each) => each.kind === 'rule' && each.family === rule.family && each.priority === rule.priority);
-  return own.filter((rule) => rule.action === 'lookup' && isLocalPriority(rule.priority) && !isWanted(rule));
+  return own.filter((rule) => isRuleForLocal(rule) && !isWanted(rule));
 }

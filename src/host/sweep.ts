@@ -9,23 +9,20 @@ import { cgroup2Root } from '../kernel/cgroup.js';
 import { liveNetworkNamespaces } from '../kernel/net-namespaces.js';
 import type { NetlinkSocket } from '../kernel/netlink-socket.js';
 import { type Nftables, nftablesAvailable } from '../kernel/nftables.js';
-import { deleteLinkGroup, RTPROT_KERNEL } from '../kernel/rtnetlink.js';
+import { deleteLinkGroup } from '../kernel/rtnetlink.js';
 import { listBothFamilies, listLinks, listRoutes, listRules } from '../kernel/rtnetlink-list.js';
 import { isUnspecified } from '../model/address.js';
 import {
   DYING_LINK_GROUP,
   inodeOfProgram,
-  isFrontPriority,
-  isLocalPriority,
   isLockdownPriority,
-  isOurPriority,
   isOurTable,
   LAN_TABLE,
   LINK_GROUP,
   NFT_TABLE,
-  PRIORITY,
   ROUTE_PROTOCOL,
 } from './numbers.js';
+import { isOurRule, isRuleForLocal } from './our-rules.js';
 
 /** How many of each were found and removed. */
 export interface Swept {
@@ -53,21 +50,14 @@ export async function sweep(
   if (links > 0) await socket.batch([deleteLinkGroup(LINK_GROUP), deleteLinkGroup(DYING_LINK_GROUP)]);
 
   const rules = (await listBothFamilies((family) => listRules(socket, family))).filter(
-    ({ priority, protocol, target }) =>
-      (isOurPriority(priority) ||
-        isLocalPriority(priority) ||
-        (isFrontPriority(priority) && target === PRIORITY.unmarked)) &&
-      protocol === RTPROT_KERNEL &&
-      !(isLockedDown && (isLockdownPriority(priority) || (isLocalPriority(priority) && target === undefined))),
+    (rule) => isOurRule(rule) && !(isLockedDown && (isLockdownPriority(rule.priority) || isRuleForLocal(rule))),
   );
   // Not from the links, which may have died before.
   const addresses = rules.flatMap(({ from }) => (from === undefined || isUnspecified(from) ? [] : [from]));
   await endFrom(new Set(addresses));
   // Lowest priority number first: what leads into a ladder goes before the ladder. Last what keeps local addresses local meanwhile.
   const inOrder = rules.sort((a, b) => a.priority - b.priority);
-  const [local, others] = [true, false].map((isLocal) =>
-    inOrder.filter((rule) => isLocalPriority(rule.priority) === isLocal),
-  );
+  const [local, others] = [true, false].map((isLocal) => inOrder.filter((rule) => isRuleForLocal(rule) === isLocal));
   await socket.batch([...(others ?? []), ...(local ?? [])].map((rule) => rule.remove));
 
   const routes = (await listBothFamilies((family) => listRoutes(socket, family))).filter(

@@ -79,8 +79,8 @@ async function everythingAnswers(lab: PolicyLab, victim: Victim, internet: strin
     const heard = await whoAnswers(lab, victim, timeoutMs);
     return Object.entries(heard).filter(([each, side]) => side !== wanted(each, internet));
   };
-  await eventually(what, async () => (await differences(1000)).length === 0 || undefined, 20_000).catch(async () =>
-    assert.deepEqual(await differences(3000), [], what),
+  await eventually(what, async () => (await differences(1000)).length === 0 || undefined).catch(async () =>
+    assert.deepEqual(await differences(5000), [], what),
   );
 }
 
@@ -134,20 +134,15 @@ for (const victim of VICTIMS) {
       await localLast(lab);
       await everythingAnswers(lab, victim, 'exit1', 'local last while the VPN is up');
 
+      const elsewhere = ['203.0.113.0/24 via 192.168.60.1', '2001:db8:f::/48 via fd60::1'];
       // Without a priority the kernel puts a rule right in front of ours for local addresses: of what is ours to decide it decides nothing.
-      await app.ip(
-        'route add default via 192.168.60.1 dev eth1 table 200',
-        'route add ::/0 via fd60::1 dev eth1 table 200',
-      );
+      await app.ip(...elsewhere.map((route) => `route add ${route} dev eth1 table 200`));
       for (let times = 1; times <= 2; times++) {
         await both(lab, 'rule add lookup 200');
         await everythingAnswers(lab, victim, 'exit1', `${times} rules in front of ours`);
       }
       await both(lab, 'rule del lookup 200', 'rule del lookup 200');
-      await app.ip(
-        'route del default via 192.168.60.1 dev eth1 table 200',
-        'route del ::/0 via fd60::1 dev eth1 table 200',
-      );
+      await app.ip(...elsewhere.map((route) => `route del ${route} dev eth1 table 200`));
       await everythingAnswers(lab, victim, 'exit1', 'without them');
 
       // Somebody takes ours away.
