@@ -22,7 +22,8 @@ export async function withTunnels(status: ServiceStatus): Promise<ServiceStatus 
 /** As lines of text. */
 export function statusLines({ vpns }: { vpns: readonly VpnWithTunnel[] }, nowMs: number): string[] {
   if (vpns.length === 0) return ['no VPN is up'];
-  return vpns.flatMap((vpn) => [row(vpn), ...(vpn.tunnel ? linesOf(vpn.tunnel, nowMs) : [])]);
+  const warned = ({ warnings = [] }: VpnStatus) => warnings.map((warning) => `  warning: ${warning}`);
+  return vpns.flatMap((vpn) => [row(vpn), ...warned(vpn), ...(vpn.tunnel ? linesOf(vpn.tunnel, nowMs) : [])]);
 }
 
 /** The process runs since before an update, perhaps. */

@@ -351,6 +351,11 @@ export class VpnHost {
     ];
   }
 
+  /** What does not work of root's VPN, and what helps. */
+  rootWarnings(): string[] {
+    return this.#resolver.problem === undefined ? [] : [this.#resolver.problem];
+  }
+
   /** What others have under our names and numbers, in words. After a sweep, when nothing is raised. */
   collisions(): Promise<string[]> {
     return this.#lane.run(() => findCollisions(this.#netlink));

@@ -31,6 +31,8 @@ export interface VpnStatus {
   vpnId?: string;
   trustedApplications: string[];
   blockedApplications: string[];
+  /** What of it does not work on this machine, and what helps. */
+  warnings?: string[];
 }
 
 export interface ServiceStatus {

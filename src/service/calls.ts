@@ -73,7 +73,7 @@ export const HANDLERS: { readonly [M in Method]: Handler<M> } = {
 
   enter: enterApplication,
 
-  status: ({ registry }, session) => statusFor(session.peer.uid, registry.all()),
+  status: ({ registry, host }, session) => statusFor(session.peer.uid, registry.all(), host.rootWarnings()),
 
   leaks: ({ host }, session) => ({
     exceptions: host.exceptions(session.peer.uid === 0 ? undefined : session.peer.uid),
@@ -205,9 +205,13 @@ function endWith({ registry, log }: ServiceContext, { vpn }: Session): void {
     .catch((error: Error) => log('error', 'vpn-down-failed', { uid: vpn.owner, error: error.message }));
 }
 
-function statusFor(uid: number, vpns: readonly LiveVpn[]): ServiceStatus {
+function statusFor(uid: number, vpns: readonly LiveVpn[], rootWarnings: readonly string[]): ServiceStatus {
   const visible = vpns.filter((vpn) => uid === 0 || vpn.owner === uid);
-  return { version: VERSION, pid: process.pid, vpns: visible.map(toStatus) };
+  const statuses = visible.map((vpn) => {
+    const warnings = vpn.owner === 0 ? rootWarnings : [];
+    return { ...toStatus(vpn), ...(warnings.length > 0 && { warnings: [...warnings] }) };
+  });
+  return { version: VERSION, pid: process.pid, vpns: statuses };
 }
 
 function toStatus({ owner, pid, program, raised, since, spec }: LiveVpn): VpnStatus {

@@ -62,6 +62,8 @@ for (const [what, { make, undo, fix }] of Object.entries(OBSTACLES)) {
     await sh(lab.app, make);
     const before = (await sh(lab.app, LISTING)).stdout;
     const exit = exitOf(lab, 1);
+    const env = { VPND_SOCKET: lab.vpnd.socket };
+    const status = async () => (await lab.app.node('dist/src/cli/vpnctl.js', ['status'], { env })).stdout;
     for (const searchDomains of [['corp.example'], ['other.example']]) {
       const owner = await lab.process(0);
       await connect(owner, exit, vpnConfig(exit.vnic, { dnsAddresses: [exit.ipv4, exit.ipv6], searchDomains }));
@@ -73,6 +75,7 @@ for (const [what, { make, undo, fix }] of Object.entries(OBSTACLES)) {
           }
         }
       }
+      assert.match(await status(), /^  warning: .*search domains.*; to mend it: /m);
       await owner.call('destroy');
     }
     assert.equal((await sh(lab.app, LISTING)).stdout, before);
@@ -93,6 +96,7 @@ for (const [what, { make, undo, fix }] of Object.entries(OBSTACLES)) {
     const owner = await lab.process(0);
     await connect(owner, exit, vpnConfig(exit.vnic, { dnsAddresses: [exit.ipv4], searchDomains: ['corp.example'] }));
     assert.match((await sh(lab.app, 'cat /etc/resolv.conf')).stdout, /^search corp\.example$/m);
+    assert.doesNotMatch(await status(), /warning/);
     await owner.call('destroy');
   });
 }

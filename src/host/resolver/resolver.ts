@@ -100,6 +100,11 @@ export class Resolver {
     });
   }
 
+  /** Why the machine's resolver does not know of the VPN, and what helps; undefined when it does, or there is none. */
+  get problem(): string | undefined {
+    return this.#notTold && `${sentenceOf(this.#notTold)}; to mend it: ${this.#notTold.fix}`;
+  }
+
   /** As it was. Nothing to do is fine. Throws what the back end threw. */
   restore(): Promise<void> {
     return this.#lane.run(() => this.#takeBack());
@@ -241,9 +246,8 @@ export class Resolver {
     }
   }
 
-  #warn({ message, fix }: NotTold): void {
-    const lost = 'names are asked of its servers all the same, but its search domains are not used';
-    this.#log('warning', 'resolver-not-told', { reason: `${message}; ${lost}`, fix });
+  #warn(why: NotTold): void {
+    this.#log('warning', 'resolver-not-told', { reason: sentenceOf(why), fix: why.fix });
   }
 
   #warnOfLength(): void {
@@ -252,6 +256,10 @@ export class Resolver {
     if (this.#active === this.#resolved || fit >= searchDomains.length) return;
     this.#log('warning', 'search-domains-cut', { given: searchDomains.length, used: fit });
   }
+}
+
+function sentenceOf({ message }: NotTold): string {
+  return `${message}: names are asked of the VPN's servers all the same, but its search domains are not used`;
 }
 
 /** What is to be taken where nothing is; `also`: further errors that say so. */
