@@ -1,7 +1,14 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import { statusLines, type VpnWithTunnel } from '../../../src/cli/status.js';
-import { ago, bytes, describeTunnel, type TunnelStatus, tunnelLines, waitingFor } from '../../../src/cli/tunnel-status.js';
+import {
+  ago,
+  bytes,
+  describeTunnel,
+  type TunnelStatus,
+  tunnelLines,
+  waitingFor,
+} from '../../../src/cli/tunnel-status.js';
 import type { WireGuardStatus } from '../../../src/tunnel/wireguard-tunnel.js';
 import { ALICE, BOB, CAROL, sample } from './wireguard/lib/samples.js';
 
