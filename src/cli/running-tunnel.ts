@@ -17,6 +17,7 @@ import { startControlServer } from './control.js';
 import { startEndpointSearch } from './endpoint-search.js';
 import { startFirstSearch } from './first-search.js';
 import { runHook } from './hooks.js';
+import { checkPeerRoutes, type PeerRoutes } from './peer-routes.js';
 import { ProtectedResolver } from './protected-resolver.js';
 import { makeRuntimeFolder } from './runtime-folder.js';
 import { saveConfig, withDevice } from './save-config.js';
@@ -36,6 +37,8 @@ export interface RunningTunnel {
   readonly link: string;
   /** Where wg(8) can ask. */
   readonly socket: string;
+  /** What is in the way to the peers. */
+  readonly routes: PeerRoutes;
   /** Settles when WireGuard ends by itself: undefined when others ended the VPN. */
   readonly ended: Promise<Error | undefined>;
   /** Takes it down; settles with sentences about what did not work. */
@@ -144,10 +147,13 @@ async function start(
   undo.push('the search for endpoints', startEndpointSearch(search));
   await runHooks(order, 'postUp', link, signal);
   signal.throwIfAborted();
+  const routes = await checkPeerRoutes(order, { mark: running.fwmark, link, note });
+  for (const line of routes.warnings) note(line);
 
   return {
     link,
     socket: uapi.path,
+    routes,
     ended,
     down: async () => {
       const before = await runAllHooks(order, 'preDown', link);

@@ -5,6 +5,7 @@
 import { rmSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { keepMemoryPrivate } from '../tunnel/private-memory.js';
+import type { PeerRoutes } from './peer-routes.js';
 import { exitCodeOf, live } from './tunnel-life.js';
 import { note } from './tunnel-log.js';
 import { decodeOrder } from './tunnel-order.js';
@@ -12,7 +13,7 @@ import { decodeOrder } from './tunnel-order.js';
 const RESULT_FD = 3;
 
 /** Either it is up, or why it is not. */
-export type StartResult = { link: string; socket: string } | { exitCode: number; message: string };
+export type StartResult = { link: string; socket: string; routes: PeerRoutes } | { exitCode: number; message: string };
 
 async function readAll(stream: AsyncIterable<Buffer>): Promise<Buffer> {
   const chunks: Buffer[] = [];
@@ -34,9 +35,9 @@ try {
   const bytes = await readAll(process.stdin);
   const order = decodeOrder(bytes);
   bytes.fill(0);
-  const code = await live(order, starter.signal, ({ link, socket }) => {
+  const code = await live(order, starter.signal, ({ link, socket, routes }) => {
     note(`${link}: up, ${order.name}`);
-    tell({ link, socket });
+    tell({ link, socket, routes });
   });
   // What went well leaves nothing behind.
   if (code === 0 && order.log !== undefined) rmSync(order.log, { force: true });

@@ -13,6 +13,7 @@ import { ServiceConnection } from '../ipc/service-connection.js';
 import { IPV6 } from '../model/vpn-types.js';
 import { keepMemoryPrivate } from '../tunnel/private-memory.js';
 import { createVpnConnection } from '../vpn/vpn.js';
+import type { PeerRoutes } from './peer-routes.js';
 import { ProtectedResolver } from './protected-resolver.js';
 import { makeRuntimeFolder } from './runtime-folder.js';
 import { live } from './tunnel-life.js';
@@ -51,14 +52,16 @@ export async function up({ which, foreground, allowHooks }: UpOptions, say: UpOu
   const order = await orderOf(which, allowHooks, say.warn);
   try {
     if (foreground) {
-      return await live(order, new AbortController().signal, ({ link }) => {
-        say.print(upSentence(order, link));
+      return await live(order, new AbortController().signal, ({ link, routes }) => {
+        // The log, which is standard error here, has the warnings of routes.
+        say.print(upSentence(order, link, routes));
         void warnOfServers(order, say.warn);
       });
     }
-    const { link, log } = await startProcess(order);
+    const { link, log, routes } = await startProcess(order);
+    for (const line of routes.warnings) say.warn(line);
     await warnOfServers(order, say.warn);
-    say.print(`${upSentence(order, link)}, log in ${log}`);
+    say.print(`${upSentence(order, link, routes)}, log in ${log}`);
     return 0;
   } finally {
     wipeKeys(order.change);
@@ -81,8 +84,9 @@ export class UpError extends Error {
   }
 }
 
-function upSentence({ name, waitingFor }: TunnelOrder, link: string): string {
-  return `${name} (${link}): up${waitingFor.length > 0 ? `, waiting for ${waitingFor.join(' and ')}` : ''}`;
+function upSentence({ name, waitingFor }: TunnelOrder, link: string, routes: PeerRoutes): string {
+  const missing = [...new Set([...waitingFor, ...routes.waitingFor])];
+  return `${name} (${link}): up${missing.length > 0 ? `, waiting for ${missing.join(' and ')}` : ''}`;
 }
 
 async function orderOf(which: string, allowHooks: boolean, warn: (line: string) => void): Promise<TunnelOrder> {
@@ -98,8 +102,9 @@ async function orderOf(which: string, allowHooks: boolean, warn: (line: string) 
   const routeMtus = [...endpoints.chosen.values()].map(({ routeMtu }) => routeMtu);
   const mtu = file.interface.mtu?.value ?? tunnelMtu(routeMtus, acceptedFamilies(file)[IPV6]);
   const { config, warnings: more } = vpnConfigOf(file, { name, mtu });
-  const notYet = [...endpoints.notYet.values()];
-  const later = notYet.map(({ line, reason }) =>
+  // A peer whose address is known is asked for again when the VPN's rules are there.
+  const unknown = [...endpoints.notYet.values()].filter(({ endpoint }) => endpoint === undefined);
+  const later = unknown.map(({ line, reason }) =>
     warning(path, line, `${reason}; until then nothing is sent to this peer`),
   );
   for (const line of [...warnings, ...more, ...later]) warn(line);
@@ -108,7 +113,7 @@ async function orderOf(which: string, allowHooks: boolean, warn: (line: string) 
     if (endpoint && found.addresses.length > 0) addresses.set(endpoint.value.host, found.addresses);
   }
   const change = deviceChangeOf(file, endpoints);
-  const waitingFor = [...new Set(notYet.map(({ what }) => what))];
+  const waitingFor = [...new Set(unknown.map(({ what }) => what))];
   return { name, path: resolve(path), file, config, mtu, change, addresses, waitingFor };
 }
 
@@ -138,7 +143,7 @@ const PROGRAM = fileURLToPath(new URL('./tunnel-process.js', import.meta.url));
 const RESULT = 3;
 
 /** In a session of its own, so that it outlives the terminal. Its keys go through the pipe; its name is for ps. */
-async function startProcess(order: TunnelOrder): Promise<{ link: string; log: string }> {
+async function startProcess(order: TunnelOrder): Promise<{ link: string; log: string; routes: PeerRoutes }> {
   const log = join(makeRuntimeFolder(), `${order.name}.log`);
   const { O_WRONLY, O_APPEND, O_CREAT, O_NOFOLLOW } = constants;
   const logFd = openSync(log, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW, 0o600);
@@ -156,7 +161,7 @@ async function startProcess(order: TunnelOrder): Promise<{ link: string; log: st
   child.unref();
   if (result === undefined) throw new UpError(1, `the tunnel's process ended; see ${log}`);
   if ('exitCode' in result) throw new UpError(result.exitCode, result.message);
-  return { link: result.link, log };
+  return { link: result.link, log, routes: result.routes };
 }
 
 /** Rejects when the pipe ends without one. */

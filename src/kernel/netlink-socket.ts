@@ -106,6 +106,23 @@ export class NetlinkSocket {
     });
   }
 
+  /** The one answer to a question that is no dump. Throws KernelError with what the kernel says instead. */
+  async ask(request: NetlinkRequest): Promise<Buffer> {
+    return this.#lane.run(async () => {
+      const sequence = this.#sequence++;
+      const writer = new NetlinkWriter();
+      request.write(writer, NLM_F_REQUEST, sequence);
+      await this.#send(writer.bytes(), request.describe());
+      for (;;) {
+        for (const message of readMessages(this.#receiveDatagram(request.describe()))) {
+          if (message.sequence !== sequence) continue;
+          if (message.type !== NLMSG_ERROR) return Buffer.from(message.payload);
+          throw acknowledgementError(request.call, request.describe(), readAcknowledgement(message));
+        }
+      }
+    });
+  }
+
   /** All answers to a dump request. `header` may have attributes behind it. None when the kernel lacks the address family. */
   async dump(type: number, header: Uint8Array, object: string): Promise<Buffer[]> {
     return this.#lane.run(async () => {

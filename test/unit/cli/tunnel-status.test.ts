@@ -1,7 +1,14 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import { statusLines, type VpnWithTunnel } from '../../../src/cli/status.js';
-import { ago, bytes, describeTunnel, type TunnelStatus, tunnelLines } from '../../../src/cli/tunnel-status.js';
+import {
+  ago,
+  bytes,
+  describeTunnel,
+  type TunnelStatus,
+  tunnelLines,
+  waitingFor,
+} from '../../../src/cli/tunnel-status.js';
 import type { WireGuardStatus } from '../../../src/tunnel/wireguard-tunnel.js';
 import { ALICE, BOB, CAROL, sample } from './wireguard/lib/samples.js';
 
@@ -127,4 +134,10 @@ test('ago() has the two largest units, bytes() one', () => {
     [2 ** 53, '8192.0 TiB'],
   ];
   for (const [count, text] of counts) assert.equal(bytes(count), text);
+});
+
+test('waitingFor() names the peers that are searched for, and none that comes to us or is found', () => {
+  const peer = { publicKey: BOB, allowedIps: [] } as unknown as TunnelStatus['peers'][number];
+  const found = { ...peer, host: 'a.example:7', endpoint: '192.0.2.1:7' };
+  assert.deepEqual(waitingFor({ peers: [peer, found, { ...peer, host: 'b.example:7' }] }), ['b.example:7']);
 });
