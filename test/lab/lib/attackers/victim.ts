@@ -93,7 +93,14 @@ export function isSearch(packet: DepartedPacket): boolean {
   return packet.icmpType === ROUTER_SOLICITATION || packet.icmpType === LISTENER_REPORT;
 }
 
-/** Searches for anybody else, which root's exceptions would explain. */
+/** Searches for anybody else, which root's exceptions would explain. That somebody with this address asks, and is answered, is none. */
 export function searchesFor(packets: readonly DepartedPacket[], address: string): DepartedPacket[] {
-  return packets.filter((packet) => discoveryTarget(packet) === address);
+  return packets.filter((packet) => discoveryTarget(packet) === address && !isArpReply(packet));
+}
+
+const ARP_REPLY = 2;
+
+/** The operation (RFC 826) is behind the two address types and lengths. */
+function isArpReply({ protocol, payload }: DepartedPacket): boolean {
+  return protocol === 'arp' && payload[7] === ARP_REPLY;
 }
