@@ -7,6 +7,7 @@
 import { parseArgs } from 'node:util';
 import { socketPath } from '../ipc/methods.js';
 import { ServiceConnection } from '../ipc/service-connection.js';
+import { VERSION } from '../ipc/version.js';
 import { BusinessError, KernelError } from '../model/errors.js';
 import type { LeakException } from '../model/leak-exception.js';
 import { type Launch, parseLaunch, run } from './run.js';
@@ -50,6 +51,7 @@ async function main(): Promise<void> {
     return;
   }
   const { values, positionals } = parseCommandLine();
+  if (values.version) return print(VERSION);
   if (values.help) return void process.stdout.write(USAGE);
   const [command, ...rest] = positionals;
   if (!isCommand(command) || rest.length > (command === 'down' ? 1 : 0)) return fail(64, `what?\n${USAGE}`);
@@ -140,7 +142,11 @@ function failWith(error: unknown): never {
 
 function parseCommandLine() {
   try {
-    const options = { json: { type: 'boolean' }, help: { type: 'boolean', short: 'h' } } as const;
+    const options = {
+      json: { type: 'boolean' },
+      help: { type: 'boolean', short: 'h' },
+      version: { type: 'boolean' },
+    } as const;
     return parseArgs({ options, allowPositionals: true });
   } catch (error) {
     return fail(64, `${(error as Error).message}\n${USAGE}`);

@@ -11,6 +11,7 @@ import { slotNumbers } from '../host/numbers.js';
 import { protectSocket } from '../host/protect.js';
 import type { Method, Methods, ServiceStatus, VpnStatus } from '../ipc/methods.js';
 import { PROTOCOL_VERSION } from '../ipc/methods.js';
+import { VERSION } from '../ipc/version.js';
 import { isAbsent } from '../kernel/absence.js';
 import { cgroupExists } from '../kernel/cgroup.js';
 import { libc } from '../kernel/ffi.js';
@@ -27,7 +28,6 @@ import { enterApplication } from './launch.js';
 import { names } from './names.js';
 import type { LiveVpn } from './registry.js';
 import type { Session } from './session.js';
-import { VERSION } from './version.js';
 
 type Handler<M extends Method> = (
   context: ServiceContext,

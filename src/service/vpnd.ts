@@ -6,13 +6,14 @@
  */
 import { parseArgs } from 'node:util';
 import { socketPath } from '../ipc/methods.js';
+import { VERSION } from '../ipc/version.js';
 import { checkFacilities, FacilityError } from './facilities.js';
 import { InUseError } from './listen.js';
-import { createLog, describeError, isLogLevel } from './log.js';
+import { createLog, describeError, isLogLevel, type Log } from './log.js';
 import { notify } from './notify.js';
 import { PolicyError } from './policy-json.js';
+import { changeableByOthers } from './program-files.js';
 import { Service } from './service.js';
-import { VERSION } from './version.js';
 
 const USAGE = `usage: vpnd [--socket PATH] [--state-dir DIR] [--policy FILE] [--log-level error|warning|info|debug]
        vpnd --version | --help
@@ -48,6 +49,18 @@ function exitCodeOf(error: unknown): number {
   return 70;
 }
 
+/** Who can change them is root the next time this starts. */
+function warnOfFiles(log: Log): void {
+  if (process.geteuid?.() !== 0) return;
+  try {
+    const found = changeableByOthers();
+    const advice = 'install it as root: npm pack && sudo npm i -g ./vpn-manager-*.tgz';
+    if (found) log('warning', 'program-changeable', { ...found, advice });
+  } catch (error) {
+    log('warning', 'program-unchecked', { cause: describeError(error) });
+  }
+}
+
 async function main(): Promise<void> {
   const values = options();
   if (values.help) return void process.stdout.write(USAGE);
@@ -55,6 +68,7 @@ async function main(): Promise<void> {
   const level = values['log-level'] ?? 'info';
   if (!isLogLevel(level)) return fail(64, `--log-level ${level} is not error, warning, info or debug`);
   const log = createLog(level, (line) => process.stderr.write(line));
+  warnOfFiles(log);
   try {
     checkFacilities();
     // Begun after the handlers are in place: a signal that comes during the start must not kill it half way.
