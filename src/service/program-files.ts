@@ -10,6 +10,8 @@ import { unlessAbsent } from '../kernel/absence.js';
 
 /** The folder with package.json. */
 const PACKAGE = fileURLToPath(new URL('../../..', import.meta.url)).replace(/\/$/, '');
+/** Most files of a package; without them the check takes half the time. */
+const NEVER_RUN = /\.(map|ts|md)$/;
 const OTHERS_WRITE = 0o002;
 const GROUP_WRITES = 0o020;
 const STICKY = 0o1000;
@@ -59,7 +61,8 @@ function foldersOf(path: string): string[] {
 
 function contents(path: string): string[] {
   if (!lstatSync(path).isDirectory()) return [];
-  return readdirSync(path, { recursive: true, encoding: 'utf8' }).map((name) => join(path, name));
+  const names = readdirSync(path, { recursive: true, encoding: 'utf8' });
+  return names.filter((name) => !NEVER_RUN.test(name)).map((name) => join(path, name));
 }
 
 function whoElse(stats: Stats, trusted: ReadonlySet<number>): string | undefined {

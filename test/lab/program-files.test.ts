@@ -26,6 +26,11 @@ function installed(): string {
   return folder;
 }
 
+function groupWritable(path: string): void {
+  chownSync(path, 0, 2001);
+  chmodSync(path, 0o664);
+}
+
 test('root is told when others could change what vpnd runs: the package, a dependency, a folder on the way', {
   timeout: 120_000,
 }, async (t) => {
@@ -51,7 +56,7 @@ test('root is told when others could change what vpnd runs: the package, a depen
     [PROGRAM, (path) => chownSync(path, 2001, 2001), /by="uid 2001, its owner"/],
     ['dist/src/kernel/ffi.js', (path) => chmodSync(path, 0o666), /by=everybody/],
     ['dist/src/host', (path) => chmodSync(path, 0o777), /by=everybody/],
-    ['package.json', (path) => (chownSync(path, 0, 2001), chmodSync(path, 0o664)), /by="group 2001"/],
+    ['package.json', groupWritable, /by="group 2001"/],
     ['node_modules/koffi/index.js', (path) => chmodSync(path, 0o646), /by=everybody/],
     ['node_modules/@koromix', (path) => chownSync(path, 2001, 2001), /by="uid 2001, its owner"/],
     ['node_modules', (path) => chmodSync(path, 0o777), /by=everybody/],
