@@ -7,8 +7,10 @@ export interface VpnWithTunnel extends VpnStatus {
   tunnel?: TunnelStatus;
 }
 
+export type StatusWithTunnels = Omit<ServiceStatus, 'vpns'> & { vpns: VpnWithTunnel[] };
+
 /** The service's VPNs, with the tunnels of this user that answer. */
-export async function withTunnels(status: ServiceStatus): Promise<ServiceStatus & { vpns: VpnWithTunnel[] }> {
+export async function withTunnels(status: ServiceStatus): Promise<StatusWithTunnels> {
   if (!status.vpns.some(({ isLegacy }) => isLegacy)) return status;
   const uid = process.geteuid?.();
   const found = await findTunnels();

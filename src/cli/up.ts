@@ -1,5 +1,5 @@
 /**
- * `vpnctl up FILE|NAME`: reads a wg-quick file, finds its peers, and starts the process that runs the tunnel. All that can be wrong
+ * `vpnctl up FILE|NAME|-`: reads a wg-quick file, finds its peers, and starts the process that runs the tunnel. All that can be wrong
  * with the file is said before anything is done; what goes wrong later the process takes back by itself.
  */
 import { spawn } from 'node:child_process';
@@ -8,18 +8,23 @@ import { join, resolve } from 'node:path';
 import type { Readable, Writable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { socketPath } from '../ipc/methods.js';
+import { ServiceConnection } from '../ipc/service-connection.js';
+import { BusinessError } from '../model/errors.js';
+import { quote } from '../model/quote.js';
 import { IPV6 } from '../model/vpn-types.js';
 import { keepMemoryPrivate } from '../tunnel/private-memory.js';
 import { createVpnConnection } from '../vpn/vpn.js';
 import { makeRuntimeFolder } from './runtime-folder.js';
+import { withTunnels } from './status.js';
 import { live } from './tunnel-life.js';
 import { encodeOrder, type TunnelOrder, wipeKeys } from './tunnel-order.js';
 import type { StartResult } from './tunnel-process.js';
 import { deviceChangeOf } from './wireguard/device-change.js';
 import { chooseEndpoints, machineSources } from './wireguard/endpoints.js';
-import { findFile } from './wireguard/find-file.js';
+import { type FoundFile, findFile, STANDARD_INPUT } from './wireguard/find-file.js';
 import { tunnelMtu } from './wireguard/mtu.js';
-import { readQuickFile } from './wireguard/read-file.js';
+import { readQuickFile, readQuickStream } from './wireguard/read-file.js';
 import { acceptedFamilies, vpnConfigOf } from './wireguard/vpn-config.js';
 
 export interface UpOptions {
@@ -35,7 +40,10 @@ export function parseUp(words: readonly string[]): UpOptions {
   const { values, positionals } = parseArgs({ args: [...words], options, allowPositionals: true });
   const [which, ...rest] = positionals;
   if (which === undefined || rest.length > 0) throw new Error('up needs one FILE or NAME');
-  return { which, foreground: values.foreground === true, allowHooks: values['allow-hooks'] === true };
+  const allowHooks = values['allow-hooks'] === true;
+  // Whose they are can be told of a file only.
+  if (which === STANDARD_INPUT.path && allowHooks) throw new Error('--allow-hooks takes a file, not standard input');
+  return { which, foreground: values.foreground === true, allowHooks };
 }
 
 /**
@@ -75,8 +83,10 @@ export class UpError extends Error {
 }
 
 async function orderOf(which: string, allowHooks: boolean, warn: (line: string) => void): Promise<TunnelOrder> {
-  const { path, name } = findFile(which);
-  const { file, warnings } = readQuickFile(path, { allowHooks });
+  const found = findFile(which);
+  const { path, name } = found;
+  const { file, warnings } = await read(found, allowHooks);
+  await refuseSecond();
   const connection = createVpnConnection({});
   const endpoints = await chooseEndpoints(
     file,
@@ -88,7 +98,27 @@ async function orderOf(which: string, allowHooks: boolean, warn: (line: string) 
   for (const line of [...warnings, ...more]) warn(line);
   const addresses = new Map<string, readonly string[]>();
   for (const [{ endpoint }, chosen] of endpoints) if (endpoint) addresses.set(endpoint.value.host, chosen.addresses);
-  return { name, path: resolve(path), file, config, mtu, change: deviceChangeOf(file, endpoints), addresses };
+  return { name, path: found === STANDARD_INPUT ? path : resolve(path), file, config, mtu, change: deviceChangeOf(file, endpoints), addresses };
+}
+
+async function read(found: FoundFile, allowHooks: boolean): ReturnType<typeof readQuickStream> {
+  return found === STANDARD_INPUT ? readQuickStream(process.stdin) : readQuickFile(found.path, { allowHooks });
+}
+
+/** The service would refuse it as well, later, and cannot say which file the one that is up is of. */
+async function refuseSecond(): Promise<void> {
+  const uid = process.geteuid?.();
+  const service = new ServiceConnection(socketPath());
+  const { vpns } = await withTunnels(await service.call('status', {}));
+  service.shutdown();
+  const own = vpns.find((vpn) => vpn.uid === uid);
+  if (own === undefined) return;
+  const { link, program, pid, isLegacy, vpnId, tunnel } = own;
+  const name = tunnel?.name ?? vpnId ?? link;
+  const which = isLegacy
+    ? `${quote(name)} (${link}) is up${tunnel ? `, of ${quote(tunnel.file)}` : ''}; end it first: vpnctl down`
+    : `${link} is the VPN of ${program} (${pid}), which has to end it first`;
+  throw new UpError(1, new BusinessError(2203002, undefined, which).message);
 }
 
 const PROGRAM = fileURLToPath(new URL('./tunnel-process.js', import.meta.url));
