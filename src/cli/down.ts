@@ -77,7 +77,11 @@ async function downWithout(which: string | undefined, service: () => ServiceConn
     await createVpnConnection({}).destroy();
     return outcome([{ name: own.vpnId ?? own.link, link: own.link }]);
   }
-  const nothing = (problem: string, exitCode: number) => ({ lines: [problem], result: { ended: [], problem }, exitCode });
+  const nothing = (problem: string, exitCode: number) => ({
+    lines: [problem],
+    result: { ended: [], problem },
+    exitCode,
+  });
   if (own) return nothing(`${own.link} is the VPN of ${own.program} (${own.pid}), which has to end it`, 1);
   // wg-quick, too, takes it for a mistake when a tunnel that is named is not up.
   return which === undefined ? nothing('nothing is up', 0) : nothing(`${which} is not up`, 1);

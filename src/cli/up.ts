@@ -98,7 +98,15 @@ async function orderOf(which: string, allowHooks: boolean, warn: (line: string) 
   for (const line of [...warnings, ...more]) warn(line);
   const addresses = new Map<string, readonly string[]>();
   for (const [{ endpoint }, chosen] of endpoints) if (endpoint) addresses.set(endpoint.value.host, chosen.addresses);
-  return { name, path: found === STANDARD_INPUT ? path : resolve(path), file, config, mtu, change: deviceChangeOf(file, endpoints), addresses };
+  return {
+    name,
+    path: found === STANDARD_INPUT ? path : resolve(path),
+    file,
+    config,
+    mtu,
+    change: deviceChangeOf(file, endpoints),
+    addresses,
+  };
 }
 
 async function read(found: FoundFile, allowHooks: boolean): ReturnType<typeof readQuickStream> {

@@ -122,12 +122,11 @@ function parsed<T>(parse: (words: string[]) => T, words: string[]): T {
 
 function options(words: string[], most: number): { isJson: boolean; rest: string[] } {
   const known = { json: { type: 'boolean' } } as const;
-  const { values, positionals } = parsed(
-    (args) => parseArgs({ args, options: known, allowPositionals: true }),
-    words,
-  );
+  const { values, positionals } = parsed((args) => parseArgs({ args, options: known, allowPositionals: true }), words);
   if (positionals.length > most) {
-    throw new UsageError(most === 0 ? `${JSON.stringify(positionals[0])}: takes no more words` : 'one FILE, NAME or LINK');
+    throw new UsageError(
+      most === 0 ? `${JSON.stringify(positionals[0])}: takes no more words` : 'one FILE, NAME or LINK',
+    );
   }
   return { isJson: values.json === true, rest: positionals };
 }

@@ -25,7 +25,9 @@ export function readQuickFile(path: string, options: QuickOptions): { file: Quic
 }
 
 /** The same from standard input, which nobody else can read or change. Commands and SaveConfig are refused: they take a file. */
-export async function readQuickStream(stream: AsyncIterable<Uint8Array>): Promise<{ file: QuickFile; warnings: string[] }> {
+export async function readQuickStream(
+  stream: AsyncIterable<Uint8Array>,
+): Promise<{ file: QuickFile; warnings: string[] }> {
   const chunks: Uint8Array[] = [];
   let length = 0;
   for await (const chunk of stream) {

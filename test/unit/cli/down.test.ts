@@ -27,7 +27,15 @@ test('a tunnel is meant by its name, its link, and its file as one may say it fr
     for (const which of [name, `${name}.conf`, `../${name}.conf`, file, 'vpn-tun0']) assert.ok(is(which), which);
     symlinkSync(file, `link-${name}`);
     assert.ok(is(`./link-${name}`), 'a link to the file');
-    for (const which of [`./${name}.conf`, `/elsewhere/${name}.conf`, 'vpn-tun1', 'off', '', '.', `${name}.conf.conf`]) {
+    for (const which of [
+      `./${name}.conf`,
+      `/elsewhere/${name}.conf`,
+      'vpn-tun1',
+      'off',
+      '',
+      '.',
+      `${name}.conf.conf`,
+    ]) {
       assert.ok(!is(which), `not ${which}`);
     }
     rmSync(file);

@@ -56,7 +56,11 @@ test('help, --help and -h print all of the usage, or of one command, to standard
     assert.match(usage(), new RegExp(`^(usage:| {6}) vpnctl ${command}\\b`, 'm'));
     assert.match(usage(command), new RegExp(`^usage: vpnctl ${command}\\b.*\n( {9}.*\n)+$`));
   }
-  assert.ok(usage().split('\n').every((line) => line.length <= 120));
+  assert.ok(
+    usage()
+      .split('\n')
+      .every((line) => line.length <= 120),
+  );
 });
 
 test('--version is that of the package', () => {
@@ -97,7 +101,14 @@ test('options of a program that run starts are its own', () => {
 });
 
 test('--json may stand in front; without a service every command is 69 and one line', () => {
-  for (const words of [['--json', 'status'], ['status', '--json'], ['leaks'], ['events'], ['down'], ['down', '--json']]) {
+  for (const words of [
+    ['--json', 'status'],
+    ['status', '--json'],
+    ['leaks'],
+    ['events'],
+    ['down'],
+    ['down', '--json'],
+  ]) {
     const { status, stdout, stderr } = vpnctl(...words);
     assert.deepEqual([status, stdout], [69, ''], stderr);
     assert.match(stderr, /^vpnctl: [^\n]*no answer at \/no\/such\/socket[^\n]*\n$/);
