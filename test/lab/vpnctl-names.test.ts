@@ -16,10 +16,12 @@ const TIMEOUT = { timeout: 180_000 };
 const UID = 2001;
 const LONG = 'Büro Zürich, Gäste-WLAN (länger als ein Link)';
 
+type Shell = (words: string[], input?: string) => Promise<Result>;
+
 /** `cd FOLDER && vpnctl WORDS`, as this user. */
-function shell(lab: VpnctlLab, user: User, folder: string) {
+function shell(lab: VpnctlLab, user: User, folder: string): Shell {
   const env = { VPND_SOCKET: lab.vpnd.socket, XDG_RUNTIME_DIR: user.runtime, HOME: user.home };
-  return (words: string[], input = ''): Promise<Result> =>
+  return (words, input = '') =>
     lab.app.run('sh', ['-c', 'cd "$1" && shift && exec /run/node "$@"', 'sh', folder, lab.app.path(VPNCTL), ...words], {
       uid: user.uid,
       env,
@@ -39,14 +41,16 @@ test('a name of any length and letters: up and down in every way to say it', TIM
     mkdirSync(elsewhere);
     chownSync(elsewhere, uid, uid);
     const file = user.write(`${LONG}.conf`, officeConf(lab));
-    const [here, there] = [shell(lab, user, user.home), shell(lab, user, elsewhere)];
-    const forms: [up: () => Promise<Result>, down: () => Promise<Result>][] = [
+    const here = shell(lab, user, user.home);
+    const there = shell(lab, user, elsewhere);
+    const forms: (() => Promise<Result>)[][] = [
       [() => here(['up', `./${LONG}.conf`]), () => here(['down', `./${LONG}.conf`])],
       [() => here(['up', `${LONG}.conf`]), () => there(['down', `${LONG}.conf`])],
       [() => there(['up', `../${LONG}.conf`]), () => here(['down', LONG])],
       [() => there(['up', file]), () => there(['down', file])],
     ];
     for (const [up, down] of forms.slice(0, uid === 0 ? 1 : undefined)) {
+      assert.ok(up && down);
       const begun = await up();
       assert.equal(begun.status, 0, begun.stderr);
       assert.match(
