@@ -4,7 +4,7 @@
  */
 import { spawn } from 'node:child_process';
 import { closeSync, constants, openSync } from 'node:fs';
-import { join, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import type { Readable, Writable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
@@ -20,6 +20,7 @@ import { withTunnels } from './status.js';
 import { live } from './tunnel-life.js';
 import { encodeOrder, type TunnelOrder, wipeKeys } from './tunnel-order.js';
 import type { StartResult } from './tunnel-process.js';
+import { DEFAULT_WAIT_S, EX_TEMPFAIL, waitForHandshake } from './wait.js';
 import { deviceChangeOf } from './wireguard/device-change.js';
 import { chooseEndpoints, machineSources } from './wireguard/endpoints.js';
 import { type FoundFile, findFile, STANDARD_INPUT } from './wireguard/find-file.js';
@@ -32,25 +33,38 @@ export interface UpOptions {
   /** Runs the tunnel in this process, until a signal. */
   foreground: boolean;
   allowHooks: boolean;
+  /** For so many seconds at most; undefined: not at all. */
+  waitS: number | undefined;
 }
 
 /** From the words behind `up`. Throws an Error that says what is wrong with them. */
 export function parseUp(words: readonly string[]): UpOptions {
-  const options = { foreground: { type: 'boolean' }, 'allow-hooks': { type: 'boolean' } } as const;
-  const { values, positionals } = parseArgs({ args: [...words], options, allowPositionals: true });
+  const options = {
+    foreground: { type: 'boolean' },
+    'allow-hooks': { type: 'boolean' },
+    wait: { type: 'string' },
+  } as const;
+  // Its value is optional, which parseArgs does not know: a word behind it is the file.
+  const args = words.map((word) => (word === '--wait' ? `--wait=${DEFAULT_WAIT_S}` : word));
+  const { values, positionals } = parseArgs({ args, options, allowPositionals: true });
   const [which, ...rest] = positionals;
   if (which === undefined || rest.length > 0) throw new Error('up needs one FILE or NAME');
   const allowHooks = values['allow-hooks'] === true;
   // Whose they are can be told of a file only.
   if (which === STANDARD_INPUT.path && allowHooks) throw new Error('--allow-hooks takes a file, not standard input');
-  return { which, foreground: values.foreground === true, allowHooks };
+  const foreground = values.foreground === true;
+  if (foreground && values.wait !== undefined) throw new Error('--wait is for a tunnel in the background');
+  if (values.wait !== undefined && !/^[1-9]\d{0,4}$/.test(values.wait)) {
+    throw new Error(`--wait=${values.wait}: not a number of seconds from 1 to 99999`);
+  }
+  return { which, foreground, allowHooks, waitS: values.wait === undefined ? undefined : Number(values.wait) };
 }
 
 /**
  * Settles with the exit code: when the tunnel is up, or in the foreground when it is down. Rejects with FileProblem, BusinessError
  * or, for what happened in the tunnel's process, UpError.
  */
-export async function up({ which, foreground, allowHooks }: UpOptions, say: UpOutput): Promise<number> {
+export async function up({ which, foreground, allowHooks, waitS }: UpOptions, say: UpOutput): Promise<number> {
   keepMemoryPrivate();
   const order = await orderOf(which, allowHooks, say.warn);
   try {
@@ -60,7 +74,11 @@ export async function up({ which, foreground, allowHooks }: UpOptions, say: UpOu
     }
     const { link, log } = await startProcess(order);
     say.print(`${order.name} (${link}): up, log in ${log}`);
-    return 0;
+    if (waitS === undefined) return 0;
+    const problem = await waitForHandshake(dirname(log), link, waitS);
+    if (problem === undefined) return 0;
+    say.warn(`${order.name} (${link}): ${problem}. It goes on trying; vpnctl status tells, vpnctl down ends it`);
+    return EX_TEMPFAIL;
   } finally {
     wipeKeys(order.change);
   }

@@ -34,11 +34,19 @@ const RUN: Readonly<Record<Command, (words: string[]) => Promise<number>>> = {
   },
   status: async (words) => {
     const { isJson } = options(words, 0);
-    const service = new ServiceConnection(socketPath());
-    const { statusLines, withTunnels } = await import('./status.js');
-    const status = await withTunnels(await service.call('status', {}));
-    void print(isJson ? json(status) : `${statusLines(status, Date.now()).join('\n')}\n`);
-    return 0;
+    const { aloneLines, statusLines, tunnelsAlone, withTunnels } = await import('./status.js');
+    const show = (value: unknown, lines: string[]) => void print(isJson ? json(value) : `${lines.join('\n')}\n`);
+    try {
+      const status = await withTunnels(await new ServiceConnection(socketPath()).call('status', {}));
+      show(status, statusLines(status, Date.now()));
+      return 0;
+    } catch (error) {
+      const tunnels = error instanceof BusinessError && error.code === 2200002 ? await tunnelsAlone() : [];
+      if (tunnels.length > 0) {
+        show({ problem: (error as Error).message, tunnels }, aloneLines(tunnels, Date.now()));
+      }
+      throw error;
+    }
   },
   leaks: async (words) => {
     const { isJson } = options(words, 0);

@@ -70,7 +70,7 @@ export const HANDLERS: { readonly [M in Method]: Handler<M> } = {
 
   enter: enterApplication,
 
-  status: ({ registry }, session) => statusFor(session.peer.uid, registry.all()),
+  status: ({ registry, policy }, session) => statusFor(session.peer.uid, registry.all(), policy().lockdown),
 
   leaks: ({ host }, session) => ({
     exceptions: host.exceptions(session.peer.uid === 0 ? undefined : session.peer.uid),
@@ -178,9 +178,10 @@ function endWith({ registry, log }: ServiceContext, { vpn }: Session): void {
     .catch((error: Error) => log('error', 'vpn-down-failed', { uid: vpn.owner, error: error.message }));
 }
 
-function statusFor(uid: number, vpns: readonly LiveVpn[]): ServiceStatus {
+function statusFor(uid: number, vpns: readonly LiveVpn[], lockdown: ReadonlySet<number>): ServiceStatus {
   const visible = vpns.filter((vpn) => uid === 0 || vpn.owner === uid);
-  return { version: VERSION, pid: process.pid, vpns: visible.map(toStatus) };
+  const locked = [...lockdown].filter((each) => uid === 0 || each === 0 || each === uid).sort((a, b) => a - b);
+  return { version: VERSION, pid: process.pid, vpns: visible.map(toStatus), lockdown: locked };
 }
 
 function toStatus({ owner, pid, program, raised, since, spec }: LiveVpn): VpnStatus {

@@ -106,5 +106,7 @@ async function main(): Promise<void> {
 
 // A log that nobody reads, or that has no room, is not worth everybody's VPN.
 for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {});
-process.on('uncaughtException', (error) => fail(70, `a defect: ${(error.stack ?? String(error)).replace(/\s*\n\s*/g, ' ')}`));
+process.on('uncaughtException', (error) =>
+  fail(70, `a defect: ${(error.stack ?? String(error)).replace(/\s*\n\s*/g, ' ')}`),
+);
 await main();

@@ -10,10 +10,11 @@ interface CommandText {
 
 const COMMANDS = {
   up: {
-    words: '[--allow-hooks] [--foreground] FILE|NAME|-',
+    words: '[--wait[=SECONDS]] [--allow-hooks] [--foreground] FILE|NAME|-',
     text: [
       'sets up the VPN of a wg-quick file, and leaves it to a process in the background. NAME is',
       'NAME.conf in ~/.config/vpn-manager, /etc/vpn-manager or /etc/wireguard; - is standard input',
+      '--wait: comes back when there is a handshake, or with 75 after SECONDS (30) without one; it goes on trying',
       '--allow-hooks: runs the PreUp, PostUp, PreDown and PostDown of a file as you, and does its SaveConfig',
       '--foreground: stays, and logs to standard error; SIGTERM, SIGINT or vpnctl down ends it',
     ],
