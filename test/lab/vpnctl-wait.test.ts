@@ -142,7 +142,7 @@ test('status tells who is under lockdown', TIMEOUT, async (t) => {
   const json = JSON.parse((await user.vpnctl('status', '--json')).stdout) as { lockdown: number[] };
   assert.deepEqual(json.lockdown, [UID]);
   assert.equal((await user.vpnctl('up', user.write('office.conf', officeConf(lab)))).status, 0);
-  assert.match(await said(user), /^vpn-tun0 [^]*\nlockdown {2}uid 2001: /);
+  assert.match(await said(user), /^vpn-tun0 [\s\S]*\nlockdown {2}uid 2001: /);
   lab.vpnd.reload({ callers, lockdown: [0] });
   await eventually('everyone', async () => (await said(other)) === `no VPN is up\n${line('everyone')}` || undefined);
   lab.vpnd.reload({ callers });

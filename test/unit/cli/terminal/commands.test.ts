@@ -5,6 +5,7 @@ import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { unknownCommand, usage } from '../../../../src/cli/terminal/commands.js';
+import { parseUp, type UpOptions } from '../../../../src/cli/up.js';
 
 /** This file is dist/test/unit/cli/terminal/commands.test.js. */
 const VPNCTL = fileURLToPath(new URL('../../../../src/cli/vpnctl.js', import.meta.url));
@@ -72,13 +73,10 @@ test('words that a command does not take: 64, what is wrong, and the usage of th
   const cases: [words: string[], said: RegExp][] = [
     [['status', 'all'], /^vpnctl: "all": takes no more words\n/],
     [['status', '--colour'], /^vpnctl: Unknown option '--colour'\n/],
-    [['leaks', 'x'], /takes no more words\n/],
     [['events', '--json'], /Unknown option '--json'/],
     [['down', 'a', 'b'], /^vpnctl: one FILE, NAME or LINK\n/],
     [['up'], /^vpnctl: up needs one FILE or NAME\n/],
-    [['up', '--allow-hooks', '-'], /^vpnctl: --allow-hooks takes a file, not standard input\n/],
     [['run', '--app', 'x'], /^vpnctl: run needs a command behind --\n/],
-    [['help', 'up', 'down'], /^vpnctl: help takes one COMMAND\n/],
   ];
   for (const [words, said] of cases) {
     const { status, stdout, stderr } = vpnctl(...words);
@@ -87,11 +85,33 @@ test('words that a command does not take: 64, what is wrong, and the usage of th
     const [command] = words as [(typeof COMMANDS)[number]];
     assert.ok(stderr.endsWith(usage(command)), stderr);
   }
-  assert.equal(vpnctl('help', 'dwon').status, 64);
-  for (const words of [[], ['--colour']]) {
-    const { status, stdout, stderr } = vpnctl(...words);
-    assert.deepEqual([status, stdout], [64, ''], stderr);
-    assert.ok(stderr.endsWith(usage()));
+  const { status, stdout, stderr } = vpnctl();
+  assert.deepEqual([status, stdout], [64, ''], stderr);
+  assert.ok(stderr.endsWith(usage()));
+});
+
+test('parseUp() takes one file, and options that go together', () => {
+  const table: Record<string, Partial<UpOptions>> = {
+    'a.conf': { which: 'a.conf', foreground: false, allowHooks: false, waitS: undefined },
+    '--wait a.conf': { which: 'a.conf', waitS: 30 },
+    'a.conf --wait': { which: 'a.conf', waitS: 30 },
+    '--wait=5 --allow-hooks -- -a.conf': { which: '-a.conf', waitS: 5, allowHooks: true },
+    '-': { which: '-' },
+  };
+  for (const [words, expected] of Object.entries(table)) {
+    const options = parseUp(words.split(' '));
+    assert.deepEqual({ ...options, ...expected }, options, words);
+  }
+  const refused: Record<string, RegExp> = {
+    '': /^up needs one FILE or NAME$/,
+    'a b': /^up needs one FILE or NAME$/,
+    '--allow-hooks -': /^--allow-hooks takes a file, not standard input$/,
+    '--wait --foreground a': /^--wait is for a tunnel in the background$/,
+    '--wait=0 a': /^--wait=0: not a number of seconds/,
+    '--wait=1e3 a': /^--wait=1e3: not a number of seconds/,
+  };
+  for (const [words, message] of Object.entries(refused)) {
+    assert.throws(() => parseUp(words.split(' ').filter(Boolean)), { message });
   }
 });
 
@@ -101,14 +121,7 @@ test('options of a program that run starts are its own', () => {
 });
 
 test('--json may stand in front; without a service every command is 69 and one line', () => {
-  for (const words of [
-    ['--json', 'status'],
-    ['status', '--json'],
-    ['leaks'],
-    ['events'],
-    ['down'],
-    ['down', '--json'],
-  ]) {
+  for (const words of [['--json', 'status'], ['events'], ['down', '--json']]) {
     const { status, stdout, stderr } = vpnctl(...words);
     assert.deepEqual([status, stdout], [69, ''], stderr);
     assert.match(stderr, /^vpnctl: [^\n]*no answer at \/no\/such\/socket[^\n]*\n$/);
