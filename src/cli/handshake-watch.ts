@@ -117,8 +117,8 @@ export function startHandshakeWatch({ status, note }: HandshakeWatchOptions): { 
   return { watch, stop: () => clearTimeout(timer) };
 }
 
-function nameOf({ publicKey, endpoint }: PeerStatus): string {
-  return endpoint === undefined ? `peer ${keyText(publicKey)}` : endpointText(endpoint);
+function nameOf({ endpoint }: PeerStatus): string {
+  return endpoint === undefined ? 'a peer without Endpoint' : endpointText(endpoint);
 }
 
 function keyText(key: Uint8Array): string {
