@@ -25,7 +25,7 @@ export async function withTunnels(status: ServiceStatus): Promise<StatusWithTunn
     if (own) return { ...vpn, tunnel: own.status };
     const tunnelProblem = silent.has(vpn.link)
       ? `its process ${vpn.pid} does not answer: it hangs, or somebody has stopped it; vpnctl down ends its VPN`
-      : `its process ${vpn.pid} cannot be asked, since its sockets are gone with a session; vpnctl down ends it`;
+      : `its process ${vpn.pid} cannot be asked: its sockets are gone with a session, or it is no vpnctl; vpnctl down ends its VPN`;
     return { ...vpn, tunnelProblem };
   });
   return { ...status, vpns };

@@ -85,6 +85,7 @@ async function main(given: readonly string[]): Promise<number> {
   // Options may stand in front of the command.
   const at = given.findIndex((word) => !word.startsWith('-'));
   const [command, words] = at < 0 ? [undefined, [...given]] : [given[at], given.filter((_, index) => index !== at)];
+  if (command !== undefined && !isCommand(command)) return misused(unknownCommand(command), '');
   const own = words.slice(0, words.includes('--') ? words.indexOf('--') : words.length);
   if (own.includes('--help') || own.includes('-h')) {
     return RUN.help(command === undefined || command === 'help' ? [] : [command]);
@@ -94,7 +95,6 @@ async function main(given: readonly string[]): Promise<number> {
     return 0;
   }
   if (command === undefined) return misused(words[0] === undefined ? 'no command' : `unknown option ${words[0]}`);
-  if (!isCommand(command)) return misused(unknownCommand(command), '');
   try {
     return await RUN[command](words);
   } catch (error) {

@@ -3,7 +3,7 @@
  * process that hangs. The lab is vpnctl-lab.ts; whether there is a handshake, wireguard-go is asked.
  */
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
+import { readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import type { LabHost } from './lib/host.js';
@@ -196,4 +196,24 @@ test('down ends the VPN of a process that hangs', TIMEOUT, async (t) => {
   const { status, stdout } = await user.vpnctl('down', 'office.conf');
   assert.deepEqual([status, stdout], [0, 'office (vpn-tun0): down\n']);
   assert.equal((await user.vpnctl('status')).stdout, 'no VPN is up\n');
+});
+
+test('a tunnel whose sockets are gone with a session is told apart from one that hangs', TIMEOUT, async (t) => {
+  const lab = await vpnctlLab(t);
+  if (!lab) return;
+  const user = userOf(lab, UID);
+  assert.equal((await user.vpnctl('up', user.write('office.conf', officeConf(lab)))).status, 0);
+  const { pid } = (await user.status()) ?? assert.fail('no tunnel');
+  rmSync(join(user.runtime, 'vpn-manager'), { recursive: true });
+  const { stdout } = await user.vpnctl('status');
+  assert.match(
+    stdout,
+    new RegExp(`^vpn-tun0 .*\n {2}its process ${pid} cannot be asked: its sockets are gone with a session`),
+  );
+  const second = await user.vpnctl('up', join(user.home, 'office.conf'));
+  assert.match(
+    second.stderr,
+    /^vpnctl: VPN already exists\. "office" \(vpn-tun0\) is up; end it first: vpnctl down\n$/,
+  );
+  assert.equal((await user.vpnctl('down')).status, 0);
 });

@@ -33,11 +33,13 @@ test('a word that is no command: what it may have meant, and exit 64', () => {
     'a b\n': 'unknown command "a b\\n"; vpnctl help lists them',
   };
   for (const [word, said] of Object.entries(table)) assert.equal(unknownCommand(word), said);
-  assert.deepEqual(vpnctl('stauts'), {
-    status: 64,
-    stdout: '',
-    stderr: 'vpnctl: unknown command stauts; did you mean status? vpnctl help lists them\n',
-  });
+  for (const words of [['stauts'], ['stauts', '--help']]) {
+    assert.deepEqual(vpnctl(...words), {
+      status: 64,
+      stdout: '',
+      stderr: 'vpnctl: unknown command stauts; did you mean status? vpnctl help lists them\n',
+    });
+  }
 });
 
 test('help, --help and -h print all of the usage, or of one command, to standard output', () => {
