@@ -33,8 +33,8 @@ export interface UpOptions {
   /** Runs the tunnel in this process, until a signal. */
   foreground: boolean;
   allowHooks: boolean;
-  /** For so many seconds at most; undefined: not at all. */
-  waitS: number | undefined;
+  /** For so many seconds at most; absent: not at all. */
+  waitS?: number;
 }
 
 /** From the words behind `up`. Throws an Error that says what is wrong with them. */
@@ -57,7 +57,7 @@ export function parseUp(words: readonly string[]): UpOptions {
   if (values.wait !== undefined && !/^[1-9]\d{0,4}$/.test(values.wait)) {
     throw new Error(`--wait=${values.wait}: not a number of seconds from 1 to 99999`);
   }
-  return { which, foreground, allowHooks, waitS: values.wait === undefined ? undefined : Number(values.wait) };
+  return { which, foreground, allowHooks, ...(values.wait !== undefined && { waitS: Number(values.wait) }) };
 }
 
 /**

@@ -94,7 +94,7 @@ test('words that a command does not take: 64, what is wrong, and the usage of th
 
 test('parseUp() takes one file, and options that go together', () => {
   const table: Record<string, Partial<UpOptions>> = {
-    'a.conf': { which: 'a.conf', foreground: false, allowHooks: false, waitS: undefined },
+    'a.conf': { which: 'a.conf', foreground: false, allowHooks: false },
     '--wait a.conf': { which: 'a.conf', waitS: 30 },
     'a.conf --wait': { which: 'a.conf', waitS: 30 },
     '--wait=5 --allow-hooks -- -a.conf': { which: '-a.conf', waitS: 5, allowHooks: true },
