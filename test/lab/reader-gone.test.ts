@@ -20,7 +20,7 @@ const TUNNELLED = pathOf('server', INSIDE.client);
 function shell({ app, vpnd }: Pick<VpnctlLab, 'app' | 'vpnd'>, user: User) {
   const env = { VPND_SOCKET: vpnd.socket, XDG_RUNTIME_DIR: user.runtime, HOME: user.home };
   return (script: string, program: string, ...words: string[]) =>
-    app.run('bash', ['-c', script, 'bash', '/run/node', app.path(program), ...words], {
+    app.run('bash', ['--norc', '-c', script, 'bash', '/run/node', app.path(program), ...words], {
       uid: user.uid,
       env,
       check: false,
@@ -67,7 +67,7 @@ test('events ends when its reader has gone', TIMEOUT, async (t) => {
     ['"$@" 2>&1 >/dev/full; echo "exit $?"', 74],
   ] as const) {
     const env = { VPND_SOCKET: lab.vpnd.socket };
-    const words = ['-c', script, 'bash', '/run/node', lab.app.path(VPNCTL), 'events'];
+    const words = ['--norc', '-c', script, 'bash', '/run/node', lab.app.path(VPNCTL), 'events'];
     const events: LabProcess = lab.app.spawn('bash', words, { uid: UID, env });
     await eventually('it has ended', async () => {
       if (!events.running) return true;
@@ -90,7 +90,7 @@ test('a tunnel does not end because nobody reads what it says', TIMEOUT, async (
   // Both outputs, and the output of its commands, go to a reader that has gone.
   for (const outputs of ['> >(true) 2>&1', '>/dev/full 2>&1', '>&- 2>&-']) {
     const script = `trap '' PIPE; "$@" ${outputs}; echo "exit $?" >"$HOME/code"`;
-    const words = ['-c', script, 'bash', '/run/node', lab.app.path(VPNCTL), 'up', '--foreground', file];
+    const words = ['--norc', '-c', script, 'bash', '/run/node', lab.app.path(VPNCTL), 'up', '--foreground', file];
     lab.app.spawn('bash', words, { uid: UID, env });
     await eventually('it is up', async () => ((await user.status()) ? true : undefined));
     // What it has to say about a search for its peer, it says into nothing.
@@ -118,7 +118,7 @@ test('vpnd goes on when nobody reads its log', TIMEOUT, async (t) => {
   ];
   for (const output of ['2> >(true)', '2>/dev/full', '2>&-']) {
     const script = `exec "$@" ${output}`;
-    const words = ['-c', script, 'bash', '/run/node', app.path('dist/src/service/vpnd.js'), ...paths];
+    const words = ['--norc', '-c', script, 'bash', '/run/node', app.path('dist/src/service/vpnd.js'), ...paths];
     const vpnd = app.spawn('bash', [...words, '--log-level', 'debug']);
     const vpnctl = () => app.node(VPNCTL, ['status'], { env: { VPND_SOCKET: lab.vpnd.socket }, check: false });
     await eventually('it answers', async () => (await vpnctl()).status === 0 || undefined);
@@ -140,7 +140,10 @@ test('examples/up.ts ends quietly with its reader, and a tunnel of an example go
   const user = userOf(lab, UID);
   const env = { VPND_SOCKET: lab.vpnd.socket };
   const start = (script: string, program: string, ...words: string[]) =>
-    lab.app.spawn('bash', ['-c', script, 'bash', '/run/node', lab.app.path(program), ...words], { uid: UID, env });
+    lab.app.spawn('bash', ['--norc', '-c', script, 'bash', '/run/node', lab.app.path(program), ...words], {
+      uid: UID,
+      env,
+    });
   const shown = start('exec "$@" > >(head -n1)', 'dist/examples/up.js');
   await eventually('up.js has ended', async () => {
     if (!shown.running) return true;
