@@ -23,7 +23,7 @@ import { startVpnd } from './lib/vpnd.js';
 import { startWireGuardGo } from './lib/wireguard-go.js';
 
 const UID = 2001;
-const TIMEOUT = { timeout: 90_000 };
+const TIMEOUT = { timeout: 180_000 };
 
 interface DocumentsLab extends StandardLab {
   /** The path of a page's program. */

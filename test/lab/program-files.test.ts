@@ -32,7 +32,7 @@ function groupWritable(path: string): void {
 }
 
 test('root is told when others could change what vpnd runs: the package, a dependency, a folder on the way', {
-  timeout: 120_000,
+  timeout: 300_000,
 }, async (t) => {
   if (!requireRoot(t)) return;
   const folder = installed();

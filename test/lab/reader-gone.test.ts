@@ -12,7 +12,7 @@ import { ADDRESSES } from './lib/standard-lab.js';
 import { eventually, vpnLab } from './lib/vpn-lab.js';
 import { INSIDE, officeConf, type User, userOf, VPNCTL, type VpnctlLab, vpnctlLab, WG_PORT } from './lib/vpnctl-lab.js';
 
-const TIMEOUT = { timeout: 180_000 };
+const TIMEOUT = { timeout: 400_000 };
 const UID = 2001;
 const TUNNELLED = pathOf('server', INSIDE.client);
 

@@ -12,7 +12,7 @@ import type { Result } from './lib/process.js';
 import { settledState } from './lib/vpn-lab.js';
 import { INSIDE, officeConf, type User, userOf, VPNCTL, type VpnctlLab, vpnctlLab } from './lib/vpnctl-lab.js';
 
-const TIMEOUT = { timeout: 180_000 };
+const TIMEOUT = { timeout: 400_000 };
 const UID = 2001;
 const LONG = 'Büro Zürich, Gäste-WLAN (länger als ein Link)';
 

@@ -12,7 +12,7 @@ import { eventually } from './lib/vpn-lab.js';
 import { officeConf, type User, userOf, type VpnctlLab, vpnctlLab, WG_PORT } from './lib/vpnctl-lab.js';
 import { wireGuardPresharedKey } from './lib/wireguard-go.js';
 
-const TIMEOUT = { timeout: 180_000 };
+const TIMEOUT = { timeout: 400_000 };
 const UID = 2001;
 const MANAGE_VPN = 'ohos.permission.MANAGE_VPN';
 const IPV6_ENDPOINT = `[${ADDRESSES.server.ipv6}]:${WG_PORT}`;
