@@ -9,7 +9,19 @@ import { type LinkAddress, vpn } from 'vpn-manager';
 import { openTunnel, openTunnelSocket, withOffload } from 'vpn-manager/tunnel';
 import type { OwnProtocolOptions } from './own-protocol.js';
 
-const [keyFile = '', port = '0', own = '', far = '', peerAddress, peerPort] = process.argv.slice(2);
+const [keyFile, port, own, far, peerAddress, peerPort] = process.argv.slice(2);
+if (!keyFile || !port || !own || !far) {
+  console.error(
+    'usage: node dist/examples/own-protocol-end.js KEY_FILE PORT IPV4/LENGTH FAR_PREFIX [PEER_ADDRESS PEER_PORT]',
+  );
+  process.exit(64);
+}
+process.once('uncaughtException', (error) => {
+  console.error(error.message);
+  process.exit(1);
+});
+// What is up stays up when nobody reads what it says.
+process.stdout.on('error', () => {});
 const mtu = 1400; // the protocol's 28 bytes, UDP's 8 and IPv6's 40 fit into a path of 1500
 
 function linkAddress(text: string): LinkAddress {

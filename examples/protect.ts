@@ -6,7 +6,12 @@
 import { type BusinessError, vpn } from 'vpn-manager';
 import { socket } from 'vpn-manager/kit';
 
-const [address = '198.51.100.2', port = '7'] = process.argv.slice(2);
+const [address, port] = process.argv.slice(2);
+if (!address || !port) {
+  console.error('usage: node dist/examples/protect.js ADDRESS PORT');
+  process.exit(64);
+}
+process.stdout.on('error', () => process.exit(1)); // nobody reads it
 const connection = vpn.createVpnConnection({});
 const tcp = socket.constructTCPSocketInstance();
 

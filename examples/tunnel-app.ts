@@ -8,7 +8,17 @@ import { type LinkAddress, vpn } from 'vpn-manager';
 import { socket } from 'vpn-manager/kit';
 import { packets } from 'vpn-manager/tunnel';
 
-const [server = '198.51.100.2', port = '51820', ...own] = process.argv.slice(2);
+const [server, port, ...own] = process.argv.slice(2);
+if (!server || !port || own.length === 0) {
+  console.error('usage: node dist/examples/tunnel-app.js SERVER PORT IPV4/LENGTH [IPV6/LENGTH]');
+  process.exit(64);
+}
+process.once('uncaughtException', (error) => {
+  console.error(error.message);
+  process.exit(1);
+});
+// What is up stays up when nobody reads what it says.
+process.stdout.on('error', () => {});
 
 async function timed<T>(name: string, work: () => Promise<T>): Promise<T> {
   const start = performance.now();

@@ -7,6 +7,7 @@ import { type BusinessError, vpn } from 'vpn-manager';
 import { packets } from 'vpn-manager/tunnel';
 
 const [address = '10.0.0.5'] = process.argv.slice(2);
+process.stdout.on('error', () => process.exit(1)); // nobody looks; the VPN ends with its process
 const connection = vpn.createVpnConnection({});
 
 try {

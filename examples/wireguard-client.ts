@@ -9,7 +9,19 @@ import { closeSync, readFileSync } from 'node:fs';
 import { type LinkAddress, vpn } from 'vpn-manager';
 import { openTunnelSocket, publicKeyOf, startWireGuard, withOffload } from 'vpn-manager/tunnel';
 
-const [keyFile = '', peerKey = '', address = '', port = '51820', ...own] = process.argv.slice(2);
+const [keyFile, peerKey, address, port, ...own] = process.argv.slice(2);
+if (!keyFile || !peerKey || !address || !port || own.length === 0) {
+  console.error(
+    'usage: node dist/examples/wireguard-client.js KEY_FILE PEER_KEY ADDRESS PORT IPV4/LENGTH [IPV6/LENGTH]',
+  );
+  process.exit(64);
+}
+process.once('uncaughtException', (error) => {
+  console.error(error.message);
+  process.exit(1);
+});
+// What is up stays up when nobody reads what it says.
+process.stdout.on('error', () => {});
 const mtu = 1408; // 80 bytes under a path of 1500, rounded down to whole blocks of the cipher
 
 function keyOf(base64: string): Uint8Array {

@@ -9,7 +9,19 @@ import { closeSync, readFileSync } from 'node:fs';
 import { type LinkAddress, vpn } from 'vpn-manager';
 import { openTunnelSocket, startWireGuard, withOffload } from 'vpn-manager/tunnel';
 
-const [keyFile = '', port = '51820', own = '10.7.0.1/24', ...allowed] = process.argv.slice(2);
+const [keyFile, port, own, ...allowed] = process.argv.slice(2);
+if (!keyFile || !port || !own || allowed.length === 0) {
+  console.error(
+    'usage: node dist/examples/wireguard-server.js KEY_FILE PORT IPV4/LENGTH PEER_KEY,PREFIX[,PREFIX...] ...',
+  );
+  process.exit(64);
+}
+process.once('uncaughtException', (error) => {
+  console.error(error.message);
+  process.exit(1);
+});
+// What is up stays up when nobody reads what it says.
+process.stdout.on('error', () => {});
 const mtu = 1408;
 
 function keyOf(base64: string): Uint8Array {

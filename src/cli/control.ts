@@ -4,7 +4,7 @@
  */
 import { readdirSync, rmSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { isListening, type LocalServer, listenLocal } from './local-server.js';
 import { runtimeFolders } from './runtime-folder.js';
 import type { TunnelStatus } from './tunnel-status.js';
@@ -19,11 +19,13 @@ const STATUS_PATIENCE_MS = 5_000;
 /** More than any user has; the folder is the user's own. */
 const MAX_TUNNELS = 64;
 
-const QUESTIONS = ['status', 'down'] as const;
+const QUESTIONS = ['status', 'begin', 'down'] as const;
 type Question = (typeof QUESTIONS)[number];
 
 export interface Answers {
   status: TunnelStatus;
+  /** Begins handshakes; says nothing. */
+  begin: Record<string, never>;
   /** `problem`: what did not work on the way down, in a sentence. The process ends behind this answer. */
   down: { problem?: string };
 }
@@ -32,7 +34,7 @@ export interface Answers {
 export type ControlBackend = { [Q in Question]: () => Promise<Answers[Q]> };
 
 export function startControlServer(link: string, folder: string, backend: ControlBackend): Promise<LocalServer> {
-  return listenLocal(join(folder, `${link}${SUFFIX}`), CLIENT_PATIENCE_MS, (client) => {
+  return listenLocal(controlSocket(folder, link), CLIENT_PATIENCE_MS, (client) => {
     readLine(client, MAX_QUESTION_BYTES)
       .then(async (line) => {
         const question = QUESTIONS.find((each) => line === JSON.stringify({ ask: each }));
@@ -43,15 +45,29 @@ export function startControlServer(link: string, folder: string, backend: Contro
   });
 }
 
+/** Of the tunnel whose vNIC is `link`. */
+export function controlSocket(folder: string, link: string): string {
+  return join(folder, `${link}${SUFFIX}`);
+}
+
 /** A tunnel of this user that answers. */
 export interface FoundTunnel {
   path: string;
   status: TunnelStatus;
 }
 
-/** Files of processes that are no more are removed on the way. A process that does not answer in time is left out. */
+/** Links of this user's tunnels whose process is there and does not answer in time: it hangs, or somebody has stopped it. */
+export type SilentLinks = ReadonlySet<string>;
+
+/** Those that answer. */
 export async function findTunnels(): Promise<FoundTunnel[]> {
+  return (await lookForTunnels()).found;
+}
+
+/** Files of processes that are no more are removed on the way. */
+export async function lookForTunnels(): Promise<{ found: FoundTunnel[]; silent: SilentLinks }> {
   const found: FoundTunnel[] = [];
+  const silent = new Set<string>();
   for (const path of runtimeFolders().flatMap(controlSockets).slice(0, MAX_TUNNELS)) {
     try {
       found.push({ path, status: await ask(path, 'status', STATUS_PATIENCE_MS) });
@@ -59,10 +75,11 @@ export async function findTunnels(): Promise<FoundTunnel[]> {
       // Both sockets of a process that died.
       for (const each of [path, path.replace(/\.control$/, '.sock')]) {
         if (!(await isListening(each))) rmSync(each, { force: true });
+        else if (each === path) silent.add(basename(path, SUFFIX));
       }
     }
   }
-  return found;
+  return { found, silent };
 }
 
 function controlSockets(folder: string): string[] {

@@ -16,6 +16,7 @@ import { createVpnConnection } from '../vpn/vpn.js';
 import { startControlServer } from './control.js';
 import { startEndpointSearch } from './endpoint-search.js';
 import { startFirstSearch } from './first-search.js';
+import { startHandshakeWatch } from './handshake-watch.js';
 import { runHook } from './hooks.js';
 import { checkPeerRoutes, type PeerRoutes } from './peer-routes.js';
 import { ProtectedResolver } from './protected-resolver.js';
@@ -112,13 +113,19 @@ async function start(
   const describe = async () => {
     const { name, path } = order;
     const own = { name, file: path, link, pid: process.pid, since, listenPort: running.listenPort, socket: uapi.path };
-    return describeTunnel(own, await running.status(), file.peers);
+    return describeTunnel(own, await running.status(), file.peers, (key) => handshakes.watch.problemOf(key));
+  };
+  const handshakes = startHandshakeWatch({ status: () => running.status(), note });
+  undo.push('the watch over handshakes', () => handshakes.stop());
+  const begin = async () => {
+    await running.begin();
+    return {};
   };
   const down = async () => {
     const problems = await onDown();
     return problems.length > 0 ? { problem: problems.join('; ') } : {};
   };
-  const control = await startControlServer(link, folder, { status: describe, down });
+  const control = await startControlServer(link, folder, { status: describe, begin, down });
   let told: Promise<void> = Promise.resolve();
   undo.push('the control socket', () => {
     told = control.close();

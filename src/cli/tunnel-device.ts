@@ -34,6 +34,10 @@ export class TunnelDevice implements UapiBackend {
     return this.#wireguard.status();
   }
 
+  begin(): Promise<void> {
+    return this.#wireguard.begin();
+  }
+
   async get(): Promise<UapiDevice> {
     const [{ peers }, secrets] = await Promise.all([this.#wireguard.status(), this.#wireguard.secrets()]);
     const text = (key: Uint8Array) => Buffer.from(key).toString('base64');

@@ -6,6 +6,7 @@ import { rmSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { keepMemoryPrivate } from '../tunnel/private-memory.js';
 import type { PeerRoutes } from './peer-routes.js';
+import { defect, EX_SOFTWARE } from './terminal/output.js';
 import { exitCodeOf, live } from './tunnel-life.js';
 import { note } from './tunnel-log.js';
 import { decodeOrder } from './tunnel-order.js';
@@ -23,6 +24,10 @@ async function readAll(stream: AsyncIterable<Buffer>): Promise<Buffer> {
   return whole;
 }
 
+process.on('uncaughtException', (error) => {
+  note(defect(error));
+  process.exit(EX_SOFTWARE);
+});
 const result = new Socket({ fd: RESULT_FD });
 const starter = new AbortController();
 // It has nothing to say: what comes is its end.

@@ -1,5 +1,5 @@
 /** What a tunnel's process tells about itself, and what `vpnctl status` prints of it. It has no private or preshared key in it. */
-import { quote } from '../model/quote.js';
+import { hasControlCharacter, quote } from '../model/quote.js';
 import { endpointText } from '../tunnel/wireguard/uapi.js';
 import type { WireGuardStatus } from '../tunnel/wireguard-tunnel.js';
 import { namedPeers } from './endpoint-search.js';
@@ -44,13 +44,16 @@ export interface TunnelPeer {
   /** 0: off. */
   persistentKeepaliveSeconds: number;
   allowedIps: string[];
+  /** Why there is no handshake, when the peer has been sent to in vain for a while. */
+  problem?: string;
 }
 
-/** The process's side. */
+/** The process's side. `problemOf`: by public key. */
 export function describeTunnel(
   own: Pick<TunnelStatus, 'name' | 'file' | 'link' | 'pid' | 'since' | 'listenPort' | 'socket'>,
   { publicKey, cipher, offload, counters, traffic, peers }: WireGuardStatus,
   filePeers: readonly QuickPeer[],
+  problemOf: (publicKey: Uint8Array) => string | undefined = () => undefined,
 ): TunnelStatus {
   const text = (key: Uint8Array) => Buffer.from(key).toString('base64');
   const named = namedPeers(filePeers);
@@ -63,11 +66,13 @@ export function describeTunnel(
     traffic: { ...traffic },
     peers: peers.map(({ publicKey: key, endpoint, lastHandshakeMs, ...rest }) => {
       const host = named.get(text(key));
+      const problem = problemOf(key);
       return {
         ...rest,
         publicKey: text(key),
         ...(endpoint && { endpoint: endpointText(endpoint) }),
         ...(host && { host: hostText(host.value) }),
+        ...(problem !== undefined && { problem }),
         ...(lastHandshakeMs > 0 && { lastHandshake: new Date(lastHandshakeMs).toISOString() }),
       };
     }),
@@ -97,7 +102,10 @@ export function tunnelLines(status: TunnelStatus, nowMs: number): string[] {
   ];
   return [
     `  ${own.join('  ')}`,
-    ...peers.map((peer) => `  ${peerLine(peer, nowMs)}`),
+    ...peers.flatMap((peer) => [
+      `  ${peerLine(peer, nowMs)}`,
+      ...(peer.problem === undefined ? [] : [`  no handshake: ${sentence(peer.problem)}`]),
+    ]),
     `  socket ${quote(socket)}${socket.startsWith('/run/wireguard/') ? '' : ', which wg(8) does not look for'}`,
   ];
 }
@@ -123,6 +131,11 @@ function peerLine(peer: TunnelPeer, nowMs: number): string {
     ...(peer.hasPresharedKey ? ['preshared key'] : []),
   ];
   return parts.join('  ');
+}
+
+/** Ours, when it is what it seems to be. */
+function sentence(text: string): string {
+  return hasControlCharacter(text) || text.length > 400 ? quote(text) : text;
 }
 
 /** As it stands when nothing in it can mislead a reader. */

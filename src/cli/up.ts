@@ -1,30 +1,34 @@
 /**
- * `vpnctl up FILE|NAME`: reads a wg-quick file, finds its peers, and starts the process that runs the tunnel. All that can be wrong
+ * `vpnctl up FILE|NAME|-`: reads a wg-quick file, finds its peers, and starts the process that runs the tunnel. All that can be wrong
  * with the file is said before anything is done; what goes wrong later the process takes back by itself.
  */
 import { spawn } from 'node:child_process';
 import { closeSync, constants, openSync } from 'node:fs';
-import { join, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import type { Readable, Writable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { socketPath } from '../ipc/methods.js';
 import { ServiceConnection } from '../ipc/service-connection.js';
+import { BusinessError } from '../model/errors.js';
+import { quote } from '../model/quote.js';
 import { IPV6 } from '../model/vpn-types.js';
 import { keepMemoryPrivate } from '../tunnel/private-memory.js';
 import { createVpnConnection } from '../vpn/vpn.js';
 import type { PeerRoutes } from './peer-routes.js';
 import { ProtectedResolver } from './protected-resolver.js';
 import { makeRuntimeFolder } from './runtime-folder.js';
+import { withTunnels } from './status.js';
 import { live } from './tunnel-life.js';
 import { encodeOrder, type TunnelOrder, wipeKeys } from './tunnel-order.js';
 import type { StartResult } from './tunnel-process.js';
+import { DEFAULT_WAIT_S, EX_TEMPFAIL, waitForHandshake } from './wait.js';
 import { deviceChangeOf } from './wireguard/device-change.js';
 import { chooseEndpoints, lookupOrElse, machineSources } from './wireguard/endpoints.js';
-import { findFile } from './wireguard/find-file.js';
+import { type FoundFile, findFile, STANDARD_INPUT } from './wireguard/find-file.js';
 import { tunnelMtu } from './wireguard/mtu.js';
 import { warning } from './wireguard/problem.js';
-import { readQuickFile } from './wireguard/read-file.js';
+import { readQuickFile, readQuickStream } from './wireguard/read-file.js';
 import { acceptedFamilies, vpnConfigOf } from './wireguard/vpn-config.js';
 
 export interface UpOptions {
@@ -32,22 +36,38 @@ export interface UpOptions {
   /** Runs the tunnel in this process, until a signal. */
   foreground: boolean;
   allowHooks: boolean;
+  /** For so many seconds at most; absent: not at all. */
+  waitS?: number;
 }
 
 /** From the words behind `up`. Throws an Error that says what is wrong with them. */
 export function parseUp(words: readonly string[]): UpOptions {
-  const options = { foreground: { type: 'boolean' }, 'allow-hooks': { type: 'boolean' } } as const;
-  const { values, positionals } = parseArgs({ args: [...words], options, allowPositionals: true });
+  const options = {
+    foreground: { type: 'boolean' },
+    'allow-hooks': { type: 'boolean' },
+    wait: { type: 'string' },
+  } as const;
+  // Its value is optional, which parseArgs does not know: a word behind it is the file.
+  const args = words.map((word) => (word === '--wait' ? `--wait=${DEFAULT_WAIT_S}` : word));
+  const { values, positionals } = parseArgs({ args, options, allowPositionals: true });
   const [which, ...rest] = positionals;
   if (which === undefined || rest.length > 0) throw new Error('up needs one FILE or NAME');
-  return { which, foreground: values.foreground === true, allowHooks: values['allow-hooks'] === true };
+  const allowHooks = values['allow-hooks'] === true;
+  // Whose they are can be told of a file only.
+  if (which === STANDARD_INPUT.path && allowHooks) throw new Error('--allow-hooks takes a file, not standard input');
+  const foreground = values.foreground === true;
+  if (foreground && values.wait !== undefined) throw new Error('--wait is for a tunnel in the background');
+  if (values.wait !== undefined && !/^[1-9]\d{0,4}$/.test(values.wait)) {
+    throw new Error(`--wait=${values.wait}: not a number of seconds from 1 to 99999`);
+  }
+  return { which, foreground, allowHooks, ...(values.wait !== undefined && { waitS: Number(values.wait) }) };
 }
 
 /**
  * Settles with the exit code: when the tunnel is up, or in the foreground when it is down. Rejects with FileProblem, BusinessError
  * or, for what happened in the tunnel's process, UpError.
  */
-export async function up({ which, foreground, allowHooks }: UpOptions, say: UpOutput): Promise<number> {
+export async function up({ which, foreground, allowHooks, waitS }: UpOptions, say: UpOutput): Promise<number> {
   keepMemoryPrivate();
   const order = await orderOf(which, allowHooks, say.warn);
   try {
@@ -62,7 +82,11 @@ export async function up({ which, foreground, allowHooks }: UpOptions, say: UpOu
     for (const line of routes.warnings) say.warn(line);
     await warnOfServers(order, say.warn);
     say.print(`${upSentence(order, link, routes)}, log in ${log}`);
-    return 0;
+    if (waitS === undefined) return 0;
+    const problem = await waitForHandshake(dirname(log), link, waitS);
+    if (problem === undefined) return 0;
+    say.warn(`${order.name} (${link}): ${problem}. It goes on trying; vpnctl status tells, vpnctl down ends it`);
+    return EX_TEMPFAIL;
   } finally {
     wipeKeys(order.change);
   }
@@ -90,8 +114,10 @@ function upSentence({ name, waitingFor }: TunnelOrder, link: string, routes: Pee
 }
 
 async function orderOf(which: string, allowHooks: boolean, warn: (line: string) => void): Promise<TunnelOrder> {
-  const { path, name } = findFile(which);
-  const { file, warnings } = readQuickFile(path, { allowHooks });
+  const found = findFile(which);
+  const { path, name } = found;
+  const { file, warnings } = await read(found, allowHooks);
+  await refuseSecond();
   const connection = createVpnConnection({});
   const resolver = new ProtectedResolver(connection, []);
   const lookup = lookupOrElse((host) => resolver.resolve(host));
@@ -114,7 +140,28 @@ async function orderOf(which: string, allowHooks: boolean, warn: (line: string) 
   }
   const change = deviceChangeOf(file, endpoints);
   const waitingFor = [...new Set(unknown.map(({ what }) => what))];
-  return { name, path: resolve(path), file, config, mtu, change, addresses, waitingFor };
+  const absolute = found === STANDARD_INPUT ? path : resolve(path);
+  return { name, path: absolute, file, config, mtu, change, addresses, waitingFor };
+}
+
+async function read(found: FoundFile, allowHooks: boolean): ReturnType<typeof readQuickStream> {
+  return found === STANDARD_INPUT ? readQuickStream(process.stdin) : readQuickFile(found.path, { allowHooks });
+}
+
+/** The service would refuse it as well, later, and cannot say which file the one that is up is of. */
+async function refuseSecond(): Promise<void> {
+  const uid = process.geteuid?.();
+  const service = new ServiceConnection(socketPath());
+  const { vpns } = await withTunnels(await service.call('status', {}));
+  service.shutdown();
+  const own = vpns.find((vpn) => vpn.uid === uid);
+  if (own === undefined) return;
+  const { link, program, pid, isLegacy, vpnId, tunnel } = own;
+  const name = tunnel?.name ?? vpnId ?? link;
+  const which = isLegacy
+    ? `${quote(name)} (${link}) is up${tunnel ? `, of ${quote(tunnel.file)}` : ''}; end it first: vpnctl down`
+    : `${link} is the VPN of ${program} (${pid}), which has to end it first`;
+  throw new UpError(1, new BusinessError(2203002, undefined, which).message);
 }
 
 /** Only the service knows which networks are local ones: it has named the DNS servers that are not asked by the tunnel. */

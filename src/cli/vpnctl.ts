@@ -1,98 +1,157 @@
 #!/usr/bin/env node
 /**
  * vpnctl: asks the service, as any client does, and runs the built-in VPN, which is one of its clients. It shows the caller's own
- * VPN, and root all of them. Exit codes: 0, 1 when the service refused or something did not work, 64 usage, 65, 66 and 78 for a
- * file, 69 when the service cannot be reached; `run` ends as its command does.
+ * VPN, and root all of them. Exit codes: docs/wireguard.md; `run` ends as its command does.
  */
 import { parseArgs } from 'node:util';
 import { socketPath } from '../ipc/methods.js';
 import { ServiceConnection } from '../ipc/service-connection.js';
+import { VERSION } from '../ipc/version.js';
 import { BusinessError, KernelError } from '../model/errors.js';
 import type { LeakException } from '../model/leak-exception.js';
-import { type Launch, parseLaunch, run } from './run.js';
+import { parseLaunch, run } from './run.js';
+import { type Command, isCommand, unknownCommand, usage } from './terminal/commands.js';
+import { complain, defect, EX_SOFTWARE, end, guardStreams, print } from './terminal/output.js';
 
-const USAGE = `usage: vpnctl up [--allow-hooks] [--foreground] FILE|NAME
-                                 sets up the VPN of a wg-quick file, and leaves it to a process in the background. NAME is
-                                 NAME.conf in ~/.config/vpn-manager, /etc/vpn-manager or /etc/wireguard
-         --allow-hooks           runs the file's PreUp, PostUp, PreDown and PostDown as you, and does its SaveConfig
-         --foreground            stays, and logs to standard error; SIGTERM, SIGINT or vpnctl down ends it
-       vpnctl down [NAME|LINK]   ends it. Exit 0 when nothing is up, 1 when NAME or LINK is not
-       vpnctl status [--json]    what VPNs are up: your own, or as root everybody's; of your own tunnels also peers, endpoints,
-                                 handshakes, bytes, cipher and offload. wg show works, too, where status says so
-       vpnctl wg genkey|genpsk|pubkey
-                                 keys, as wg(8) makes them
-       vpnctl leaks [--json]     what may leave outside a VPN, and why: of your own, or as root of all
-       vpnctl reload             has the service read its policy file again, as root
-       vpnctl events             what happens to them, one JSON object a line, until interrupted
-       vpnctl run --app ID -- COMMAND [ARGUMENT...]
-                                 starts a program as the application ID, for machines where no desktop and no
-                                 systemd does it: VPNs that name ID cover it, or leave it out
-       vpnctl --help
-The socket is VPND_SOCKET, else /run/vpnd/vpnd.sock.
-`;
+const EX_USAGE = 64;
+const EX_UNAVAILABLE = 69;
+const EX_CONFIG = 78;
 
-function fail(exitCode: number, message: string): never {
-  process.stderr.write(`vpnctl: ${message}\n`);
-  process.exit(exitCode);
-}
+/** What is wrong with the words behind a command. */
+class UsageError extends Error {}
 
-function print(line: string): void {
-  process.stdout.write(`${line}\n`);
-}
-
-async function main(): Promise<void> {
-  const [first, ...words] = process.argv.slice(2);
-  // What only some commands need is loaded by them: the others start in half the time.
-  if (first === 'run') return launch(words);
-  if (first === 'up' && !words.some(isHelp)) return startTunnel(words);
-  if (first === 'wg' && !words.some(isHelp)) {
-    const { keyCommand } = await import('./wireguard/keys.js');
-    process.exitCode = await keyCommand(words);
-    return;
-  }
-  const { values, positionals } = parseCommandLine();
-  if (values.help) return void process.stdout.write(USAGE);
-  const [command, ...rest] = positionals;
-  if (!isCommand(command) || rest.length > (command === 'down' ? 1 : 0)) return fail(64, `what?\n${USAGE}`);
-  try {
-    if (command === 'down') return await endTunnel(rest[0]);
+/** Each settles with the exit code. What only some need is loaded by them: the others start in half the time. */
+const RUN: Readonly<Record<Command, (words: string[]) => Promise<number>>> = {
+  up: async (words) => {
+    const { parseUp, up } = await import('./up.js');
+    return up(parsed(parseUp, words), { print: (line) => void print(`${line}\n`), warn: complain });
+  },
+  down: async (words) => {
+    const { isJson, rest } = options(words, 1);
+    const { down } = await import('./down.js');
+    const { lines, result, exitCode } = await down(rest[0], () => new ServiceConnection(socketPath()));
+    void print(isJson ? json(result) : lines.map((line) => `${line}\n`).join(''));
+    return exitCode;
+  },
+  status: async (words) => {
+    const { isJson } = options(words, 0);
+    const { aloneLines, statusLines, tunnelsAlone, withTunnels } = await import('./status.js');
+    const show = (value: unknown, lines: string[]) => void print(isJson ? json(value) : `${lines.join('\n')}\n`);
+    try {
+      const status = await withTunnels(await new ServiceConnection(socketPath()).call('status', {}));
+      show(status, statusLines(status, Date.now()));
+      return 0;
+    } catch (error) {
+      const tunnels = error instanceof BusinessError && error.code === 2200002 ? await tunnelsAlone() : [];
+      if (tunnels.length > 0) {
+        show({ problem: (error as Error).message, tunnels }, aloneLines(tunnels, Date.now()));
+      }
+      throw error;
+    }
+  },
+  leaks: async (words) => {
+    const { isJson } = options(words, 0);
+    const { exceptions } = await new ServiceConnection(socketPath()).call('leaks', {});
+    void print(isJson ? json(exceptions) : exceptions.map(sentence).join(''));
+    return 0;
+  },
+  reload: async (words) => {
+    parsed((given) => parseArgs({ args: given, options: {} }), words);
+    const { file, problem } = await new ServiceConnection(socketPath()).call('reload', {});
+    if (problem !== undefined) {
+      complain(problem);
+      return EX_CONFIG;
+    }
+    void print(`the policy is that of ${file} now\n`);
+    return 0;
+  },
+  events: async (words) => {
+    parsed((given) => parseArgs({ args: given, options: {} }), words);
     const service = new ServiceConnection(socketPath());
-    if (command === 'status') {
-      const { statusLines, withTunnels } = await import('./status.js');
-      const status = await withTunnels(await service.call('status', {}));
-      print(values.json ? JSON.stringify(status, null, 2) : statusLines(status, Date.now()).join('\n'));
-      service.shutdown();
-      return;
-    }
-    if (command === 'leaks') {
-      const { exceptions } = await service.call('leaks', {});
-      process.stdout.write(
-        values.json ? `${JSON.stringify(exceptions, null, 2)}\n` : exceptions.map(sentence).join(''),
-      );
-      service.shutdown();
-      return;
-    }
-    if (command === 'reload') {
-      const { file, problem } = await service.call('reload', {});
-      service.shutdown();
-      if (problem !== undefined) fail(78, problem);
-      return print(`the policy is that of ${file} now`);
-    }
-    service.onEvent = (event) => print(JSON.stringify(event));
-    service.onClose = () => fail(69, 'the service ended');
-    await service.call('subscribe', {});
-    service.hold(true);
+    return new Promise((resolve, reject) => {
+      service.onEvent = (event) => {
+        void print(`${JSON.stringify(event)}\n`).then((problem) => problem && resolve(0));
+      };
+      service.onClose = () => {
+        complain('the service ended');
+        resolve(EX_UNAVAILABLE);
+      };
+      service.call('subscribe', {}).then(() => service.hold(true), reject);
+    });
+  },
+  wg: async (words) => (await import('./wireguard/keys.js')).keyCommand(words),
+  run: async (words) => {
+    const launch = parsed(parseLaunch, words);
+    return run(new ServiceConnection(socketPath()), launch);
+  },
+  help: async ([word, ...more]) => {
+    if (more.length > 0) throw new UsageError('help takes one COMMAND');
+    if (word !== undefined && !isCommand(word)) throw new UsageError(unknownCommand(word));
+    void print(usage(word));
+    return 0;
+  },
+};
+
+async function main(given: readonly string[]): Promise<number> {
+  // Options may stand in front of the command.
+  const at = given.findIndex((word) => !word.startsWith('-'));
+  const [command, words] = at < 0 ? [undefined, [...given]] : [given[at], given.filter((_, index) => index !== at)];
+  if (command !== undefined && !isCommand(command)) return misused(unknownCommand(command), '');
+  const own = words.slice(0, words.includes('--') ? words.indexOf('--') : words.length);
+  if (own.includes('--help') || own.includes('-h')) {
+    return RUN.help(command === undefined || command === 'help' ? [] : [command]);
+  }
+  if (command === undefined && words[0] === '--version') {
+    void print(`${VERSION}\n`);
+    return 0;
+  }
+  if (command === undefined) return misused(words[0] === undefined ? 'no command' : `unknown option ${words[0]}`);
+  try {
+    return await RUN[command](words);
   } catch (error) {
-    failWith(error);
+    if (error instanceof UsageError) return misused(error.message, usage(command));
+    return failed(error);
   }
 }
 
-function isHelp(word: string): boolean {
-  return word === '--help' || word === '-h';
+function misused(message: string, text = usage()): number {
+  complain(`${message}\n${text}`.trimEnd());
+  return EX_USAGE;
 }
 
-function isCommand(word: string | undefined): word is 'status' | 'events' | 'leaks' | 'reload' | 'down' {
-  return ['status', 'events', 'leaks', 'reload', 'down'].includes(word ?? '');
+/** Errors that say what is wrong with the world; others are ours. */
+function failed(error: unknown): number {
+  const message = error instanceof Error ? error.message : String(error);
+  const isOfTheWorld = error instanceof KernelError || (error instanceof Error && 'syscall' in error);
+  const hasCode = error instanceof Error && 'exitCode' in error;
+  complain(error instanceof BusinessError || hasCode || isOfTheWorld ? message : defect(error));
+  if (error instanceof BusinessError) return error.code === 2200002 ? EX_UNAVAILABLE : 1;
+  if (hasCode) return Number(error.exitCode);
+  return isOfTheWorld ? 1 : EX_SOFTWARE;
+}
+
+function parsed<T>(parse: (words: string[]) => T, words: string[]): T {
+  try {
+    return parse(words);
+  } catch (error) {
+    // Node's advice about words that begin with "-" is longer than what is wrong.
+    throw new UsageError((error as Error).message.split('. To specify')[0]);
+  }
+}
+
+function options(words: string[], most: number): { isJson: boolean; rest: string[] } {
+  const known = { json: { type: 'boolean' } } as const;
+  const { values, positionals } = parsed((args) => parseArgs({ args, options: known, allowPositionals: true }), words);
+  if (positionals.length > most) {
+    throw new UsageError(
+      most === 0 ? `${JSON.stringify(positionals[0])}: takes no more words` : 'one FILE, NAME or LINK',
+    );
+  }
+  return { isJson: values.json === true, rest: positionals };
+}
+
+function json(value: unknown): string {
+  return `${JSON.stringify(value, null, 2)}\n`;
 }
 
 /** `uid 2001  lan  family=4 destinations=192.168.0.0/24 links=eth0: a local network …` */
@@ -103,55 +162,5 @@ function sentence({ kind, uid, lockdown, reason, ...match }: LeakException): str
   return `uid ${uid}${lockdown ? ' locked down' : ''}  ${kind}  ${fields.join(' ')}: ${reason}\n`;
 }
 
-async function launch(words: string[]): Promise<void> {
-  const what = parsed<Launch>(parseLaunch, words);
-  try {
-    process.exit(await run(new ServiceConnection(socketPath()), what));
-  } catch (error) {
-    failWith(error);
-  }
-}
-
-async function startTunnel(words: string[]): Promise<void> {
-  const { parseUp, up } = await import('./up.js');
-  const what = parsed(parseUp, words);
-  try {
-    process.exit(await up(what, { print, warn: (line) => void process.stderr.write(`vpnctl: ${line}\n`) }));
-  } catch (error) {
-    failWith(error);
-  }
-}
-
-async function endTunnel(which: string | undefined): Promise<void> {
-  const { down } = await import('./down.js');
-  const { lines, exitCode } = await down(which, () => new ServiceConnection(socketPath()));
-  for (const line of lines) print(line);
-  process.exitCode = exitCode;
-}
-
-function parsed<T>(parse: (words: string[]) => T, words: string[]): T {
-  try {
-    return parse(words);
-  } catch (error) {
-    return fail(64, `${(error as Error).message}\n${USAGE}`);
-  }
-}
-
-/** Errors that say what is wrong with the world; others are ours, with their stack. */
-function failWith(error: unknown): never {
-  if (error instanceof BusinessError) fail(error.code === 2200002 ? 69 : 1, error.message);
-  if (error instanceof Error && 'exitCode' in error) fail(Number(error.exitCode), error.message);
-  if (error instanceof KernelError || (error instanceof Error && 'syscall' in error)) fail(1, error.message);
-  throw error;
-}
-
-function parseCommandLine() {
-  try {
-    const options = { json: { type: 'boolean' }, help: { type: 'boolean', short: 'h' } } as const;
-    return parseArgs({ options, allowPositionals: true });
-  } catch (error) {
-    return fail(64, `${(error as Error).message}\n${USAGE}`);
-  }
-}
-
-await main();
+guardStreams();
+await end(await main(process.argv.slice(2)));

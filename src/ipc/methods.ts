@@ -39,6 +39,8 @@ export interface ServiceStatus {
   version: string;
   pid: number;
   vpns: VpnStatus[];
+  /** The policy's `lockdown`, as far as it is the caller's; for root all of it. 0 stands for everyone. */
+  lockdown: number[];
 }
 
 /** What `subscribe` streams. Sequence numbers rise by one an event; one who sees a gap has no right to what is missing. */

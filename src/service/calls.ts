@@ -11,6 +11,7 @@ import { slotNumbers } from '../host/numbers.js';
 import { protectSocket } from '../host/protect.js';
 import type { Method, Methods, ServiceStatus, VpnStatus } from '../ipc/methods.js';
 import { PROTOCOL_VERSION } from '../ipc/methods.js';
+import { VERSION } from '../ipc/version.js';
 import { isAbsent } from '../kernel/absence.js';
 import { cgroupExists } from '../kernel/cgroup.js';
 import { libc } from '../kernel/ffi.js';
@@ -27,7 +28,6 @@ import { enterApplication } from './launch.js';
 import { names } from './names.js';
 import type { LiveVpn } from './registry.js';
 import type { Session } from './session.js';
-import { VERSION } from './version.js';
 
 type Handler<M extends Method> = (
   context: ServiceContext,
@@ -73,7 +73,8 @@ export const HANDLERS: { readonly [M in Method]: Handler<M> } = {
 
   enter: enterApplication,
 
-  status: ({ registry, host }, session) => statusFor(session.peer.uid, registry.all(), host.rootWarnings()),
+  status: ({ registry, host, policy }, session) =>
+    statusFor(session.peer.uid, registry.all(), host.rootWarnings(), policy().lockdown),
 
   leaks: ({ host }, session) => ({
     exceptions: host.exceptions(session.peer.uid === 0 ? undefined : session.peer.uid),
@@ -205,13 +206,19 @@ function endWith({ registry, log }: ServiceContext, { vpn }: Session): void {
     .catch((error: Error) => log('error', 'vpn-down-failed', { uid: vpn.owner, error: error.message }));
 }
 
-function statusFor(uid: number, vpns: readonly LiveVpn[], rootWarnings: readonly string[]): ServiceStatus {
+function statusFor(
+  uid: number,
+  vpns: readonly LiveVpn[],
+  rootWarnings: readonly string[],
+  lockdown: ReadonlySet<number>,
+): ServiceStatus {
   const visible = vpns.filter((vpn) => uid === 0 || vpn.owner === uid);
   const statuses = visible.map((vpn) => {
     const warnings = vpn.owner === 0 ? rootWarnings : [];
     return { ...toStatus(vpn), ...(warnings.length > 0 && { warnings: [...warnings] }) };
   });
-  return { version: VERSION, pid: process.pid, vpns: statuses };
+  const locked = [...lockdown].filter((each) => uid === 0 || each === 0 || each === uid).sort((a, b) => a - b);
+  return { version: VERSION, pid: process.pid, vpns: statuses, lockdown: locked };
 }
 
 function toStatus({ owner, pid, program, raised, since, spec }: LiveVpn): VpnStatus {

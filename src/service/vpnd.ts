@@ -1,18 +1,19 @@
 #!/usr/bin/env node
 /**
  * vpnd: the service in the foreground. SIGTERM and SIGINT end every VPN and exit 0, SIGHUP reads the policy again. Exit codes
- * are those of sysexits.h: 64 usage, 69 something is missing, 70 a defect, 73 socket or namespace in use, 77 no right,
- * 78 bad policy. docs/service.md.
+ * are those of sysexits.h: 64 usage, 69 something is missing, 70 a defect, 73 socket or namespace in use, 74 output that
+ * cannot be written, 77 no right, 78 bad policy. docs/service.md.
  */
 import { parseArgs } from 'node:util';
 import { socketPath } from '../ipc/methods.js';
+import { VERSION } from '../ipc/version.js';
 import { checkFacilities, FacilityError } from './facilities.js';
 import { InUseError } from './listen.js';
-import { createLog, describeError, isLogLevel } from './log.js';
+import { createLog, describeError, isLogLevel, type Log } from './log.js';
 import { notify } from './notify.js';
 import { PolicyError } from './policy-json.js';
+import { changeableByOthers } from './program-files.js';
 import { Service } from './service.js';
-import { VERSION } from './version.js';
 
 const USAGE = `usage: vpnd [--socket PATH] [--state-dir DIR] [--policy FILE] [--log-level error|warning|info|debug]
        vpnd --version | --help
@@ -21,6 +22,13 @@ const USAGE = `usage: vpnd [--socket PATH] [--state-dir DIR] [--policy FILE] [--
 function fail(exitCode: number, message: string): never {
   process.stderr.write(`vpnd: ${message}\n`);
   process.exit(exitCode);
+}
+
+function print(text: string): void {
+  process.stdout.write(text, (error: NodeJS.ErrnoException | null | undefined) => {
+    // Who does not want to read is no failure.
+    if (error && error.code !== 'EPIPE') fail(74, `standard output cannot be written: ${error.code}`);
+  });
 }
 
 function options() {
@@ -48,15 +56,28 @@ function exitCodeOf(error: unknown): number {
   return 70;
 }
 
+/** Who can change them is root the next time this starts. */
+function warnOfFiles(log: Log): void {
+  if (process.geteuid?.() !== 0) return;
+  try {
+    const found = changeableByOthers();
+    const advice = 'install it as root: npm pack && sudo npm i -g ./vpn-manager-*.tgz';
+    if (found) log('warning', 'program-changeable', { ...found, advice });
+  } catch (error) {
+    log('warning', 'program-unchecked', { cause: describeError(error) });
+  }
+}
+
 async function main(): Promise<void> {
   // Found as what it is by pidof(1), ps(1) and killall(1), and not as node.
   process.title = 'vpnd';
   const values = options();
-  if (values.help) return void process.stdout.write(USAGE);
-  if (values.version) return void process.stdout.write(`${VERSION}\n`);
+  if (values.help) return print(USAGE);
+  if (values.version) return print(`${VERSION}\n`);
   const level = values['log-level'] ?? 'info';
   if (!isLogLevel(level)) return fail(64, `--log-level ${level} is not error, warning, info or debug`);
   const log = createLog(level, (line) => process.stderr.write(line));
+  warnOfFiles(log);
   try {
     checkFacilities();
     // Begun after the handlers are in place: a signal that comes during the start must not kill it half way.
@@ -85,4 +106,9 @@ async function main(): Promise<void> {
   }
 }
 
+// A log that nobody reads, or that has no room, is not worth everybody's VPN.
+for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {});
+process.on('uncaughtException', (error) =>
+  fail(70, `a defect: ${(error.stack ?? String(error)).replace(/\s*\n\s*/g, ' ')}`),
+);
 await main();

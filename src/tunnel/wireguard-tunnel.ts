@@ -25,6 +25,8 @@ export interface WireGuardStatus extends DeviceStatus {
 export interface WireGuardTunnel {
   /** All or nothing; rejects with an Error that begins with the field. */
   configure(change: DeviceChange): Promise<void>;
+  /** Begins a handshake with every peer that has an endpoint and no session, as a packet for it would. */
+  begin(): Promise<void>;
   /** Without secrets. */
   status(): Promise<WireGuardStatus>;
   /** The private key and preshared keys, for the owner's own eyes. */
@@ -57,6 +59,10 @@ class Running implements WireGuardTunnel {
 
   async configure(change: DeviceChange): Promise<void> {
     await this.#call({ question: 'configure', change });
+  }
+
+  async begin(): Promise<void> {
+    await this.#call({ question: 'begin' });
   }
 
   async status(): Promise<WireGuardStatus> {

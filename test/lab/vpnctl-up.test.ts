@@ -201,7 +201,7 @@ test('what is wrong is one line, exit 65, 66, 69, 78 or 1, and nothing is set up
     [66, ['up', 'nowhere'], /nowhere: there is no nowhere\.conf in /],
     [64, ['up'], /up needs one FILE or NAME/],
     [64, ['up', '--colour', 'x'], /colour/],
-    [64, ['down', 'a', 'b'], /what\?/],
+    [64, ['down', 'a', 'b'], /one FILE, NAME or LINK/],
   ];
   for (const [exitCode, words, said] of cases) {
     const { status, stdout, stderr } = await user.vpnctl(...words);

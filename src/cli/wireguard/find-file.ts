@@ -1,15 +1,14 @@
-/**
- * Which file `vpnctl up FILE|NAME` means, and what the VPN is called: by the file, as with wg-quick(8), whose rule for names
- * this is. A name is at most as long as an interface's, so that wg(8) can ask for it.
- */
+/** Which file `vpnctl up FILE|NAME|-` means, and what the VPN is called: by the file, as with wg-quick(8). */
 import { statSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { basename, isAbsolute, join } from 'node:path';
+import { MAX_VPN_ID_LENGTH } from '../../model/limits.js';
+import { hasControlCharacter } from '../../model/quote.js';
 import { EX_CONFIG, EX_NOINPUT, FileProblem } from './problem.js';
 
 export interface FoundFile {
   readonly path: string;
-  /** Up to 15 of A-Z a-z 0-9 _ = + . -, and not beginning with "." or "-". */
+  /** See isVpnName(). */
   readonly name: string;
 }
 
@@ -28,15 +27,19 @@ export function folders({ env, home }: Pick<Surroundings, 'env' | 'home'>): stri
   return [join(config, 'vpn-manager'), '/etc/vpn-manager', '/etc/wireguard'];
 }
 
+/** `up -` reads standard input, and this is what its VPN is called. */
+export const STANDARD_INPUT: FoundFile = { path: '-', name: 'stdin' };
+
 /**
  * `word` with a "/", or ending in .conf, is a path; anything else is a NAME, looked up as NAME.conf in `folders`. Throws
  * FileProblem: 66 when there is none, 78 when a file's name cannot be a VPN's. A path is not looked at: reading it says more.
  */
 export function findFile(word: string, surroundings: Surroundings = machine()): FoundFile {
+  if (word === STANDARD_INPUT.path) return STANDARD_INPUT;
   if (word.includes('/') || word.endsWith('.conf')) {
-    const name = basename(word).replace(/\.conf$/, '');
+    const name = nameOf(word);
     if (isVpnName(name)) return { path: word, name };
-    const rule = '1 to 15 of A-Z a-z 0-9 _ = + . - before .conf';
+    const rule = `1 to ${MAX_VPN_ID_LENGTH} characters before .conf, and no control characters`;
     throw new FileProblem(
       EX_CONFIG,
       word,
@@ -57,8 +60,15 @@ export function findFile(word: string, surroundings: Surroundings = machine()): 
   throw new FileProblem(EX_NOINPUT, word, undefined, `there is no ${word}.conf in ${searched.join(', ')}`);
 }
 
+/** What the VPN of a file is called. @example nameOf('./Büro Zürich.conf') // 'Büro Zürich' */
+export function nameOf(path: string): string {
+  return basename(path).replace(/\.conf$/, '');
+}
+
+/** It is told to the service as the VPN's id, names the log, and is never a link's name: those are vpnd's. */
 export function isVpnName(text: string): boolean {
-  return /^[A-Za-z0-9_=+][A-Za-z0-9_=+.-]{0,14}$/.test(text);
+  const isShort = text.length > 0 && text.length <= MAX_VPN_ID_LENGTH;
+  return isShort && text !== '.' && text !== '..' && !text.includes('/') && !hasControlCharacter(text);
 }
 
 function machine(): Surroundings {

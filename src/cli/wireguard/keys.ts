@@ -5,6 +5,7 @@
 import { randomBytes } from 'node:crypto';
 import { fstatSync } from 'node:fs';
 import { generatePrivateKey, publicKeyOf } from '../../tunnel/wireguard/x25519.js';
+import { print } from '../terminal/output.js';
 import { parseKey } from './quick-values.js';
 
 export interface KeyStreams {
@@ -74,7 +75,7 @@ function privateKey(text: string): Uint8Array | undefined {
 function processStreams(): KeyStreams {
   return {
     input: process.stdin,
-    print: (text) => void process.stdout.write(text),
+    print: (text) => void print(text),
     complain: (text) => void process.stderr.write(`${text}\n`),
     isWorldAccessible: isWorldAccessible(1),
   };

@@ -8,6 +8,8 @@ import type { QuickFile } from './quick-file.js';
 import { parseQuickFile, type QuickOptions } from './quick-parse.js';
 
 export const MAX_FILE_BYTES = 1 << 20;
+/** In place of a file's path, for messages. */
+const STANDARD_INPUT = 'standard input';
 
 /** Throws FileProblem. The warnings are lines about what others may do with the file. */
 export function readQuickFile(path: string, options: QuickOptions): { file: QuickFile; warnings: string[] } {
@@ -20,6 +22,29 @@ export function readQuickFile(path: string, options: QuickOptions): { file: Quic
   }
   checkWriters(file, stats);
   return { file, warnings: accessWarnings(path, stats) };
+}
+
+/** The same from standard input, which nobody else can read or change. Commands and SaveConfig are refused: they take a file. */
+export async function readQuickStream(
+  stream: AsyncIterable<Uint8Array>,
+): Promise<{ file: QuickFile; warnings: string[] }> {
+  const chunks: Uint8Array[] = [];
+  let length = 0;
+  for await (const chunk of stream) {
+    chunks.push(chunk);
+    length += chunk.length;
+    if (length > MAX_FILE_BYTES) {
+      throw new FileProblem(EX_DATAERR, STANDARD_INPUT, undefined, 'there is more than 1 MiB; is it the right file?');
+    }
+  }
+  const bytes = Buffer.concat(chunks);
+  for (const chunk of chunks) chunk.fill(0);
+  try {
+    const file = parseQuickFile(decode(bytes, STANDARD_INPUT), STANDARD_INPUT, { allowHooks: false });
+    return { file, warnings: [] };
+  } finally {
+    bytes.fill(0);
+  }
 }
 
 /** UTF-8, with or without a byte order mark. Bytes that are none become U+FFFD, which only comments may have. */

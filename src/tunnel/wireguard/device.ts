@@ -282,6 +282,13 @@ export class Device {
     return 0;
   }
 
+  /** Begins a handshake with every peer that has an endpoint and no session to send in. */
+  begin(nowMs: number): void {
+    for (const peer of this.#peers.all()) {
+      if (peer.endpoint && !peer.current?.canSend(nowMs)) this.#handshakes.begin(peer, nowMs);
+    }
+  }
+
   #secretWith(publicKey: Uint8Array): Uint8Array | undefined {
     const identity = this.#handshakes.identity;
     return identity && staticSecretOf(identity, publicKey);

@@ -14,6 +14,7 @@ import type { Peer } from './peer.js';
 
 export type WireGuardRequest =
   | { question: 'configure'; change: DeviceChange }
+  | { question: 'begin' }
   | { question: 'status' }
   | { question: 'secrets' };
 
@@ -56,6 +57,7 @@ export const createProtocol: CreateProtocol = ({ arena, mtu, nowMs: startMs }, o
 
 function answer(device: Device, request: WireGuardRequest, nowMs: number): unknown {
   if (request.question === 'configure') return configure(device, request.change, nowMs);
+  if (request.question === 'begin') return device.begin(nowMs);
   return request.question === 'status' ? device.status() : device.secrets();
 }
 

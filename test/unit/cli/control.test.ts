@@ -14,6 +14,7 @@ async function serve(t: TestContext, backend: Partial<ControlBackend> = {}) {
   const folder = mkdtempSync(join(tmpdir(), 'control-'));
   const server = await startControlServer('vpn-tun0', folder, {
     status: async () => STATUS,
+    begin: async () => ({}),
     down: async () => ({}),
     ...backend,
   });

@@ -33,38 +33,46 @@ test('what has a "/" or ends in .conf is a path, there or not, and its VPN is ca
     'office.conf': 'office',
     './office': 'office',
     '/x y/a+b=c_d.e-f.conf': 'a+b=c_d.e-f',
-    '../fifteen-letters.conf': 'fifteen-letters',
+    '../longer-than-a-link-may-be.conf': 'longer-than-a-link-may-be',
+    'my vpn.conf': 'my vpn',
+    '/home/eve/Büro Zürich (Gäste-WLAN).conf': 'Büro Zürich (Gäste-WLAN)',
+    './-x.conf': '-x',
+    [`./${'n'.repeat(64)}.conf`]: 'n'.repeat(64),
   };
   for (const [path, name] of Object.entries(table)) assert.deepEqual(findFile(path, machine([])), { path, name });
 });
 
 test("a path whose name cannot be a VPN's is 78", () => {
   const rule =
-    'the VPN is called by its file, whose name must be 1 to 15 of A-Z a-z 0-9 _ = + . - before .conf; rename it';
-  for (const path of [
-    '.conf',
-    './.conf',
-    '/',
-    './sixteen-letters-.conf',
-    'my vpn.conf',
-    './-x.conf',
-    'büro.conf',
-    '..//',
-  ]) {
+    'the VPN is called by its file, whose name must be 1 to 64 characters before .conf, and no control characters; rename it';
+  for (const path of ['.conf', './.conf', '/', `./${'n'.repeat(65)}.conf`, '..//', './..conf/..']) {
     assert.deepEqual(
       problemOf(() => findFile(path, machine([path]))),
       { code: 78, said: `${path}: ${rule}` },
       path,
     );
   }
+  const hostile = problemOf(() => findFile('./a\nb.conf', machine([])));
+  assert.deepEqual(hostile, { code: 78, said: `"./a\\nb.conf": ${rule}` });
+});
+
+test('a name may have blanks, any letters, and be longer than an interface’s', () => {
+  for (const name of ['Büro Zürich', 'sixteen-letters-', 'a%i', '$(id)', '-x']) {
+    const path = `/etc/wireguard/${name}.conf`;
+    assert.deepEqual(findFile(name, machine([path])), { path, name });
+  }
 });
 
 test('a name that is none is 66, and never becomes part of a path', () => {
-  for (const name of ['', '..', '.', '-x', 'a b', 'sixteen-letters-', 'büro', 'a\0b', 'a%i']) {
+  for (const name of ['', '..', '.', 'a\0b', 'a\nb', 'n'.repeat(65)]) {
     const problem = problemOf(() => findFile(name, machine([])));
     assert.equal(problem?.code, 66, name);
     assert.match(problem?.said ?? '', /: is no name of a VPN; give one, or the path of a file$/);
   }
+});
+
+test('- is standard input', () => {
+  assert.deepEqual(findFile('-', machine([])), { path: '-', name: 'stdin' });
 });
 
 test('when there is none, every folder is named, and which could not be searched', () => {
