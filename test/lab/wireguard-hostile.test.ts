@@ -71,6 +71,11 @@ async function recorded(lab: HostileLab): Promise<Record<'initiation' | 'respons
   return { initiation: last(1, '192.0.2.2'), response: last(2, '192.0.2.1'), data: last(4, '192.0.2.2') };
 }
 
+/** Whose session a message of data is for. */
+function indexOf(data: Uint8Array): number {
+  return Buffer.from(data).readUInt32LE(4);
+}
+
 /** Where the peers of `here` are, wireguard-go first. */
 async function places({ ours }: HostileLab): Promise<(string | undefined)[]> {
   return (await ours.status()).peers.map(({ endpoint }) => endpoint?.address);
@@ -126,12 +131,11 @@ test(`${FLOOD} messages of each kind, and as many again: traffic goes on, memory
   if (!hostile) return;
   const { attacker, ours, target, theirs } = hostile;
   const publicKey = keyBytes(ours.publicKey);
-  const { initiation, data } = await recorded(hostile);
-  const index = Buffer.from(data).readUInt32LE(4);
   const many = Array.from({ length: 256 }, (_, last) => `10.66.0.${last}`);
   // What stays in the heap of a program that has just begun to work is no measure.
   await transferDuring(hostile, Promise.resolve());
-  const floods: Record<string, Pick<FloodOrder, 'attack' | 'from'> & { counters: string[] }> = {
+  type Flood = Pick<FloodOrder, 'attack' | 'from'> & { counters: string[] };
+  const floodsBehind = ({ initiation, data }: Awaited<ReturnType<typeof recorded>>): Record<string, Flood> => ({
     'initiations with unknown keys': {
       attack: { kind: 'unknown keys', publicKey },
       from: 'here',
@@ -164,12 +168,12 @@ test(`${FLOOD} messages of each kind, and as many again: traffic goes on, memory
       counters: ['badCookie'],
     },
     'forged cookies for a session': {
-      attack: { kind: 'forged cookies', index },
+      attack: { kind: 'forged cookies', index: indexOf(data) },
       from: 'anywhere',
       counters: ['badCookie', 'overload'],
     },
     'data for a session, with wrong tags': {
-      attack: { kind: 'wrong tags', index },
+      attack: { kind: 'wrong tags', index: indexOf(data) },
       from: 'anywhere',
       counters: ['unauthentic'],
     },
@@ -178,9 +182,11 @@ test(`${FLOOD} messages of each kind, and as many again: traffic goes on, memory
       from: 'here',
       counters: ['malformed'],
     },
-  };
-  for (const [name, { attack, from, counters }] of Object.entries(floods)) {
+  });
+  for (const name of Object.keys(floodsBehind(await recorded(hostile)))) {
     await t.test(name, async (t) => {
+      // With a new session, so that none ends while it is flooded.
+      const { attack, from, counters } = floodsBehind(await recorded(hostile))[name] as Flood;
       const isLarge = attack.kind === 'recorded' && (attack.messages[0]?.length ?? 0) > 2048;
       const [count, perSecond] = isLarge ? [FLOOD / 20, PER_SECOND / 20] : [FLOOD, PER_SECOND];
       const before = await ours.status();
@@ -200,9 +206,7 @@ test(`${FLOOD} messages of each kind, and as many again: traffic goes on, memory
       const refused = counters.reduce((sum, counter) => sum + (counted(before, after)[counter] ?? 0), 0);
       // A busy machine drops most of it before the tunnel sees it.
       assert.ok(refused > count / 50, 'it has arrived, and was refused for what it is');
-      // The peer may have begun anew meanwhile, because it was time.
-      const { responsesSent = 0, handshakes = 0 } = counted(before, after);
-      assert.ok(responsesSent <= handshakes, 'nobody has a session for it');
+      assert.equal(after.counters.responsesSent, before.counters.responsesSent, 'nobody has a session for it');
       assert.deepEqual(await places(hostile), ['192.0.2.2', '192.0.2.2', undefined]);
       assert.ok(ours.process.running && !ours.process.stdout.includes('"ended"'));
     });

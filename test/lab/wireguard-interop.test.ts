@@ -302,7 +302,7 @@ test('persistent keepalives of this tunnel keep their interval', async (t) => {
   );
   const gaps = keepalives.slice(1).map(({ timeMs }, index) => timeMs - (keepalives[index]?.timeMs ?? 0));
   assert.ok(gaps.length >= 2 && gaps.length <= 5, `keepalives after ${gaps.map(Math.round)} ms`);
-  for (const gap of gaps.slice(1)) assert.ok(gap > 900 && gap < 2000, `after ${gap} ms`);
+  for (const gap of gaps.slice(1)) assert.ok(gap > 900 && gap < 4000, `after ${gap} ms`);
 });
 
 test('persistent keepalives of wireguard-go are taken and answered with nothing', async (t) => {

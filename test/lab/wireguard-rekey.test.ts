@@ -51,7 +51,8 @@ test('whoever began rekeys after 120 s, whichever of the two it is, and no packe
       );
       assert.doesNotMatch(stdout, /duplicates|DUP!/);
       const times = [...stdout.matchAll(/time=([\d.]+) ms/g)].map(([, time]) => Number(time));
-      assert.ok(Math.max(...times) < 500, `an answer after ${Math.max(...times)} ms`);
+      // One that waits for a message that was lost waits for 5 s.
+      assert.ok(Math.max(...times) < 4000, `an answer after ${Math.max(...times)} ms`);
 
       const handshakes = messages.filter(({ type }) => type !== 4);
       const began = messages[0]?.timeMs ?? 0;
