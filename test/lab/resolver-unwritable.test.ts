@@ -75,7 +75,7 @@ for (const [what, { make, undo, fix }] of Object.entries(OBSTACLES)) {
           }
         }
       }
-      assert.match(await status(), /^  warning: .*search domains.*; to mend it: /m);
+      assert.match(await status(), /^ {2}warning: .*search domains.*; to mend it: /m);
       await owner.call('destroy');
     }
     assert.equal((await sh(lab.app, LISTING)).stdout, before);
