@@ -47,7 +47,7 @@ export function unreachable(path: string, why: string): BusinessError {
 function silent(path: string, why: string, pid: number): BusinessError {
   const who = pid > 0 ? `the service, process ${pid},` : 'the service';
   const end = pid > 0 ? `kill -9 ${pid}` : 'kill -9 and its process id';
-  const reason = `no answer at ${path} (${why}): ${who} runs and hangs; its log may say why; end it by ${end}, as root, then ${startHint(path)}`;
+  const reason = `no answer at ${path} (${why}): ${who} runs and hangs, or has too much to do; its log may say why; if that lasts, end it by ${end}, as root, then ${startHint(path)}`;
   return new BusinessError(2200002, undefined, reason);
 }
 
