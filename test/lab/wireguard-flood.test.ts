@@ -97,7 +97,7 @@ for (const kind of ['initiation', 'garbage', 'replay'] as const) {
           ? (counters.malformed ?? 0) + (counters.noSession ?? 0) + (counters.badMac ?? 0) + (counters.overload ?? 0)
           : (counters.replayed ?? 0) + (counters.unauthentic ?? 0);
     // A busy machine drops most of it before the tunnel sees it.
-    assert.ok(refused > COUNT / 50, `much of it has come: ${JSON.stringify(counters)}`);
+    assert.ok(refused > COUNT / 50, `some of it has come: ${JSON.stringify(counters)}`);
     assert.equal(peers[0]?.endpoint?.address, '192.0.2.2');
     await pingSizes(pair.there, INSIDE.IPv4.here, [56]);
   });

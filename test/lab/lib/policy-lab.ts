@@ -139,20 +139,20 @@ export async function policyLab(t: TestContext, options: VpnLabOptions = {}): Pr
       return unexplained(byLink.flat(), known ?? (await exceptions()), facts).map(describePacket);
     },
     moment: async () => {
-      await connectionsHaveEnded(app);
+      await farEndsHaveClosed(app);
       const counts = PHYSICAL_LINKS.map(async (link, index) => [link, (await departedBy(link, index)).length] as const);
       return new Map(await Promise.all(counts));
     },
   };
 }
 
-const ENDING = ['fin-wait-1', 'fin-wait-2', 'closing', 'last-ack'].flatMap((state) => ['state', state]);
+const CLOSED_HERE = ['fin-wait-1', 'fin-wait-2', 'closing', 'last-ack'].flatMap((state) => ['state', state]);
 const PATIENCE_MS = 3000;
 
 /** A connection that a test has closed acknowledges the far end's last word, which may come late. One that is blocked is not waited for long. */
-async function connectionsHaveEnded(host: LabHost): Promise<void> {
+async function farEndsHaveClosed(host: LabHost): Promise<void> {
   const end = Date.now() + PATIENCE_MS;
-  while ((await host.run('ss', ['-Htan', ...ENDING])).stdout !== '' && Date.now() < end) {
+  while ((await host.run('ss', ['-Htan', ...CLOSED_HERE])).stdout !== '' && Date.now() < end) {
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
 }

@@ -82,9 +82,11 @@ async function makeDirectory(host: LabHost): Promise<string> {
   return directory;
 }
 
+const PATIENCE_MS = 40_000;
+
 /** It listens before it has swept what a predecessor left, and answers behind that. */
 async function waitUntilServing(path: string, process: LabProcess): Promise<void> {
-  const deadline = Date.now() + 40_000;
+  const deadline = Date.now() + PATIENCE_MS;
   while (!(await answers(path))) {
     if (!process.running) throw new Error(`vpnd ended at start:\n${process.stdout}${process.stderr}`);
     if (Date.now() > deadline) throw new Error(`vpnd does not answer on ${path}:\n${process.stdout}${process.stderr}`);
@@ -102,5 +104,6 @@ function answers(path: string): Promise<boolean> {
     probe.on('data', () => settle(true));
     probe.on('end', () => settle(false));
     probe.on('error', () => settle(false));
+    probe.setTimeout(PATIENCE_MS, () => settle(false));
   });
 }
