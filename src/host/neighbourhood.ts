@@ -34,6 +34,8 @@ export class Neighbourhood {
   readonly #sysctls: Sysctls;
   readonly #outerLinks: () => Promise<ReadonlySet<number>>;
   #standing: { lan: readonly LanRoute[]; text: string } = { lan: [], text: '' };
+  /** As of the last refresh, while something needs it. */
+  #onLink: readonly OnLinkRoute[] | undefined;
 
   /** `outerLinks`: those that lead outside by tables other than main. */
   constructor(parts: {
@@ -60,6 +62,7 @@ export class Neighbourhood {
     const isNeeded = needs.vpn || this.#lockdown.isInForce;
     const facts = await readLinkFacts(this.#netlink, isNeeded ? await this.#outerLinks() : undefined);
     const lan = isNeeded ? lanRoutes(facts.onLink, policy.lan).filter(({ dev }) => isLinkName(dev)) : [];
+    this.#onLink = isNeeded ? facts.onLink : undefined;
     const surroundings = surroundingsOf(facts, lan, policy, needs);
     const text = JSON.stringify(surroundings);
     await this.#syncLan(facts.lan, [...lan, ...discoveryRoutes(facts.toGroups, lan)]);
@@ -72,9 +75,12 @@ export class Neighbourhood {
     this.#sysctls.update(facts.links, needs.rootVpn || needs.outsideDns);
   }
 
-  /** What `refresh` would find: also while nothing stands. `onLink`: also networks that the policy does not allow. */
+  /**
+   * What stands, or what `refresh` would find: with many VPNs there are too many links to be listed for each. `onLink`: also networks
+   * that the policy does not allow.
+   */
   async survey(policy: HostPolicy): Promise<{ lan: readonly LanRoute[]; onLink: readonly OnLinkRoute[] }> {
-    const { onLink } = await readLinkFacts(this.#netlink);
+    const onLink = this.#onLink ?? (await readLinkFacts(this.#netlink)).onLink;
     return { lan: lanRoutes(onLink, policy.lan).filter(({ dev }) => isLinkName(dev)), onLink };
   }
 
