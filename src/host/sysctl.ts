@@ -189,9 +189,12 @@ function isLinkName(name: string): boolean {
   return /^[^/\0]{1,15}$/.test(name) && !['.', '..', 'all', 'default'].includes(name);
 }
 
-/** Names of links are anybody's, and this is for people to read. */
-function assignment({ name }: SysctlLink): string {
-  return `net.ipv4.conf.${quote(name).slice(1, -1)}.src_valid_mark=1`;
+/**
+ * As sysctl(8) takes it: there a dot in a link's name, as VLANs have one, is written as a slash. Names of links are anybody's, and this
+ * is for people to read.
+ */
+export function assignment({ name }: Pick<SysctlLink, 'name'>): string {
+  return `net.ipv4.conf.${quote(name).slice(1, -1).replaceAll('.', '/')}.src_valid_mark=1`;
 }
 
 function openValue(path: Buffer): number | undefined {

@@ -4,7 +4,7 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, 
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { Sysctls } from '../../../src/host/sysctl.js';
+import { assignment, Sysctls } from '../../../src/host/sysctl.js';
 import { SysctlRecord } from '../../../src/host/sysctl-record.js';
 
 const ETH0 = { ifindex: 2, name: 'eth0' };
@@ -158,4 +158,9 @@ test('a name that is no single component of a path is passed over', (t) => {
     false,
   );
   assert.deepEqual(['eth0', 'default'].map(value), ['0', '0']);
+});
+
+test('a sysctl is named as sysctl(8) takes it, of a VLAN too', () => {
+  assert.equal(assignment({ name: 'eth0' }), 'net.ipv4.conf.eth0.src_valid_mark=1');
+  assert.equal(assignment({ name: 'eth0.10' }), 'net.ipv4.conf.eth0/10.src_valid_mark=1');
 });
