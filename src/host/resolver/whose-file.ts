@@ -6,7 +6,7 @@
  * Whether two paths lead to one file is told by mounts: the device, and the place in it (proc_pid_mountinfo(5)).
  */
 
-import { closeSync } from 'node:fs';
+import { closeSync, statSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { errnoNameOf } from '../../kernel/absence.js';
 import { sharesNetwork } from '../../kernel/net-namespaces.js';
@@ -14,11 +14,13 @@ import { netnsCookie } from '../../kernel/socket-options.js';
 import { unixSocket } from '../../kernel/unix-socket.js';
 
 const FIRST_PROCESS = 1;
-/** init_net's, the first one that the kernel gives out. */
+/** init_net's, the first one that the kernel gives out; from Linux 6.18 on others than networks have got some before. */
 const FIRST_COOKIE = 1n;
+/** NET_NS_INIT_INO of linux/nsfs.h, from Linux 6.18 on; before, none had one below 0xf0000000. */
+const FIRST_INODE = 0xeffffff9n;
 
 export async function isOfAnotherNetwork(path: string): Promise<boolean> {
-  if (ownCookie() === FIRST_COOKIE || sharesNetwork(FIRST_PROCESS)) return false;
+  if (isFirstNetwork(ownCookie(), ownInode()) || sharesNetwork(FIRST_PROCESS)) return false;
   const [own, first] = await Promise.all((['self', FIRST_PROCESS] as const).map(readMounts));
   // Where the first process is hidden nothing says that the file is ours, and to leave it costs search domains only.
   return first === undefined || own === undefined || locate(own, path) === locate(first, path);
@@ -55,6 +57,15 @@ export function locate(mountinfo: string, path: string): string | undefined {
 /** Blanks and backslashes stand there as octal numbers. */
 function unescaped(field: string): string {
   return field.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)));
+}
+
+/** Told without a look at other processes, which may be hidden. */
+export function isFirstNetwork(cookie: bigint, inode: bigint): boolean {
+  return cookie === FIRST_COOKIE || inode === FIRST_INODE;
+}
+
+function ownInode(): bigint {
+  return statSync('/proc/self/ns/net', { bigint: true }).ino;
 }
 
 function ownCookie(): bigint {

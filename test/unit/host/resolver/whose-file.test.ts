@@ -1,7 +1,7 @@
 /** Where a path is, by the lines of proc_pid_mountinfo(5) that a host, a container and `ip netns exec` have. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { locate } from '../../../../src/host/resolver/whose-file.js';
+import { isFirstNetwork, locate } from '../../../../src/host/resolver/whose-file.js';
 
 const PATH = '/etc/resolv.conf';
 const HOST = ['22 1 254:1 / / rw,relatime - ext4 /dev/vda1 rw', '30 22 0:25 / /run rw - tmpfs tmpfs rw'];
@@ -32,4 +32,10 @@ test('the last mount at a point, and the nearest, counts; names that only begin 
   assert.equal(locate(text(...HOST, ...alike), PATH), '254:1 /etc/resolv.conf');
   assert.equal(locate(text('54 22 0:44 / /a\\040b rw - tmpfs e rw'), '/a b/c'), '0:44 /c');
   assert.equal(locate('', PATH), undefined);
+});
+
+test('the first network of a machine is known by what its kernel gave it', () => {
+  assert.equal(isFirstNetwork(1n, 4026531840n), true, 'before Linux 6.18');
+  assert.equal(isFirstNetwork(3n, 0xeffffff9n), true, 'Linux 6.18');
+  assert.equal(isFirstNetwork(4097n, 4026532300n), false);
 });
