@@ -24,7 +24,7 @@ export interface HostLink {
   isInnerBridge: boolean;
 }
 
-/** A route of table main by one link that is up. */
+/** A route of table main, or of another for everybody, by one link that is up. */
 export interface MainRoute {
   family: Family;
   destination: string;
@@ -61,21 +61,30 @@ export interface LinkFacts {
   lan: readonly LanRoute[];
 }
 
+/** What other tables than main say. */
+export interface Outside {
+  /** Links that one of them leads outside by. */
+  outer: ReadonlySet<number>;
+  /** Routes to IPv4's groups, in the order in which everybody's packets are looked up: of main, and of tables that lead outside. */
+  toGroups: readonly ('main' | readonly RouteEntry[])[];
+}
+
+const NOTHING_ELSE: Outside = { outer: new Set(), toGroups: ['main'] };
+
 /** The host's addresses, by the name of the link they are on. */
 export type Addresses = Readonly<Record<string, readonly string[]>>;
 
 /** Kinds of bridge ports whose other end is on this machine. */
 const LOCAL_PORTS = new Set(['veth', 'tun']);
 
-/** `outer`: links that other tables than main lead outside by. */
-export async function readLinkFacts(socket: NetlinkSocket, outer?: ReadonlySet<number>): Promise<LinkFacts> {
+export async function readLinkFacts(socket: NetlinkSocket, outside?: Outside): Promise<LinkFacts> {
   const links = await listLinks(socket);
   const list = async (table: number): Promise<RouteEntry[]> => {
     const lists: RouteEntry[] = [];
     for (const family of FAMILIES) lists.push(...(await listTable(socket, family, table)));
     return lists;
   };
-  return linkFacts(links, await list(RT_TABLE_MAIN), await list(LAN_TABLE), addressesByLink(), outer);
+  return linkFacts(links, await list(RT_TABLE_MAIN), await list(LAN_TABLE), addressesByLink(), outside);
 }
 
 export function linkFacts(
@@ -83,9 +92,9 @@ export function linkFacts(
   main: readonly RouteEntry[],
   lanTable: readonly RouteEntry[],
   addresses: Addresses,
-  otherwiseOuter: ReadonlySet<number> = new Set(),
+  outside: Outside = NOTHING_ELSE,
 ): LinkFacts {
-  const outer = new Set(otherwiseOuter);
+  const outer = new Set(outside.outer);
   for (const { prefixLength, hops } of main) {
     for (const hop of hops) if (hop.hasGateway || prefixLength === 0) outer.add(hop.ifindex);
   }
@@ -101,7 +110,7 @@ export function linkFacts(
   return {
     links,
     onLink: onLinkRoutes(main, byIndex, addresses),
-    toGroups: groupRoutes(main, byIndex),
+    toGroups: groupRoutes(outside, main, byIndex),
     lan: lanTable.flatMap((route) => lanRoute(route, entries)),
   };
 }
@@ -130,16 +139,26 @@ function onLinkRoutes(
 const GROUPS = { address: '224.0.0.0', prefixLength: 3 };
 
 /** The default routes, halves of them, and those into 224.0.0.0/3, where groups and broadcast are. */
-function groupRoutes(main: readonly RouteEntry[], links: ReadonlyMap<number, HostLink>): MainRoute[] {
-  return main.flatMap(({ family, destination, prefixLength, metric, source, hops }) => {
-    const prefix = { address: destination, prefixLength };
-    if (family !== IPV4 || !(prefixContains(prefix, GROUPS.address) || prefixContains(GROUPS, destination))) return [];
-    return hops.flatMap(({ ifindex }): MainRoute[] => {
+export function isToGroups({ family, destination, prefixLength }: RouteEntry): boolean {
+  const prefix = { address: destination, prefixLength };
+  return family === IPV4 && (prefixContains(prefix, GROUPS.address) || prefixContains(GROUPS, destination));
+}
+
+/** Those of the first table that has any. */
+function groupRoutes(
+  { toGroups }: Outside,
+  main: readonly RouteEntry[],
+  links: ReadonlyMap<number, HostLink>,
+): MainRoute[] {
+  const tables = toGroups.map((routes) => (routes === 'main' ? main.filter(isToGroups) : routes));
+  const routes = tables.find(({ length }) => length > 0) ?? [];
+  return routes.flatMap(({ family, destination, prefixLength, metric, source, hops }) =>
+    hops.flatMap(({ ifindex }): MainRoute[] => {
       const link = links.get(ifindex);
       if (!link?.isUp) return [];
       return [{ family, destination, prefixLength, link, metric, ...(source !== undefined && { source }) }];
-    });
-  });
+    }),
+  );
 }
 
 function lanRoute(

@@ -8,6 +8,7 @@ import { FAMILIES } from '../model/vpn-types.js';
 import { BypassCopies } from './bypass-copies.js';
 import { FrontRules } from './front-rules.js';
 import { removeEntries, restoreObjects } from './kernel-objects.js';
+import type { Outside } from './links.js';
 import { familiesWithLocalLast, localRules, otherLocalRules } from './local-rule.js';
 import { FRONT, LOCAL } from './numbers.js';
 import { type OthersTables, readOthersTables, tablesOf } from './others-tables.js';
@@ -58,10 +59,9 @@ export class MachineRules {
     return this.#front.isNeeded;
   }
 
-  /** Links that lead outside by tables of others; as of the last `sync`, if there is something to sync. */
-  async outerLinks(): Promise<ReadonlySet<number>> {
-    const tables = this.#tables ?? (await readOthersTables(this.#netlink, others(await this.#list())));
-    return tables.outer;
+  /** What tables of others say; as of the last `sync`, if there is something to sync. */
+  async outside(): Promise<Outside> {
+    return this.#tables ?? (await readOthersTables(this.#netlink, others(await this.#list())));
   }
 
   /** Before the first VPN's own rules, or lockdown's: what is local stays so from their first moment. */

@@ -9,7 +9,14 @@ import { isLinkName } from '../model/link-name.js';
 import type { Firewall, Surroundings } from './firewall.js';
 import type { HostPolicy } from './host-policy.js';
 import { discoveryRoutes, lanChanges, lanRoutes } from './lan.js';
-import { type HostLink, type LanRoute, type LinkFacts, type OnLinkRoute, readLinkFacts } from './links.js';
+import {
+  type HostLink,
+  type LanRoute,
+  type LinkFacts,
+  type OnLinkRoute,
+  type Outside,
+  readLinkFacts,
+} from './links.js';
 import type { Lockdown } from './lockdown.js';
 import { LAN_TABLE, ROUTE_PROTOCOL } from './numbers.js';
 import type { Sysctls } from './sysctl.js';
@@ -32,20 +39,20 @@ export class Neighbourhood {
   readonly #firewall: Firewall;
   readonly #lockdown: Lockdown;
   readonly #sysctls: Sysctls;
-  readonly #outerLinks: () => Promise<ReadonlySet<number>>;
+  readonly #outside: () => Promise<Outside>;
   #standing: { lan: readonly LanRoute[]; text: string } = { lan: [], text: '' };
   /** As of the last refresh, while something needs it. */
   #onLink: readonly OnLinkRoute[] | undefined;
 
-  /** `outerLinks`: those that lead outside by tables other than main. */
+  /** `outside`: what tables other than main say. */
   constructor(parts: {
     netlink: NetlinkSocket;
     firewall: Firewall;
     lockdown: Lockdown;
     sysctls: Sysctls;
-    outerLinks(): Promise<ReadonlySet<number>>;
+    outside(): Promise<Outside>;
   }) {
-    this.#outerLinks = parts.outerLinks;
+    this.#outside = parts.outside;
     this.#netlink = parts.netlink;
     this.#firewall = parts.firewall;
     this.#lockdown = parts.lockdown;
@@ -60,7 +67,7 @@ export class Neighbourhood {
   /** Throws KernelError or NftablesError; what was not done then is tried again at the next refresh. */
   async refresh(policy: HostPolicy, needs: Needs): Promise<void> {
     const isNeeded = needs.vpn || this.#lockdown.isInForce;
-    const facts = await readLinkFacts(this.#netlink, isNeeded ? await this.#outerLinks() : undefined);
+    const facts = await readLinkFacts(this.#netlink, isNeeded ? await this.#outside() : undefined);
     const lan = isNeeded ? lanRoutes(facts.onLink, policy.lan).filter(({ dev }) => isLinkName(dev)) : [];
     this.#onLink = isNeeded ? facts.onLink : undefined;
     const surroundings = surroundingsOf(facts, lan, policy, needs);

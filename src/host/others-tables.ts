@@ -7,9 +7,9 @@ import type { NetlinkSocket } from '../kernel/netlink-socket.js';
 import { RT_TABLE_DEFAULT, RT_TABLE_LOCAL, RT_TABLE_MAIN } from '../kernel/rtnetlink.js';
 import { type LinkEntry, listLinks, listTable, type RouteEntry } from '../kernel/rtnetlink-list.js';
 import type { RuleEntry } from '../kernel/rule-entry.js';
-import type { Family } from '../model/vpn-types.js';
+import { type Family, IPV4 } from '../model/vpn-types.js';
 import { isVnic } from './link-tracker.js';
-import { hasLocalPorts } from './links.js';
+import { hasLocalPorts, isToGroups, type Outside } from './links.js';
 
 /** Kinds of links that are no tunnels by themselves ('' is hardware). What is not named here may be one, as `ppp` may. */
 const PLAIN_KINDS = new Set([
@@ -28,14 +28,15 @@ const PLAIN_KINDS = new Set([
   'wwan',
 ]);
 
+/** What a change of a table with fewer routes costs is nothing, and what it means more than whether the table leads outside. */
+const FLOOD = 256;
+
 /** `mixed`: outside, but not only. `unread`: not looked at. */
 export type Lead = 'nowhere' | 'outside' | 'inside' | 'mixed' | 'unread';
 
-export interface OthersTables {
+export interface OthersTables extends Outside {
   leadOf(family: Family, table: number): Lead;
-  /** Links by which one of them leads outside. */
-  outer: ReadonlySet<number>;
-  /** Of which changes matter; of those that lead `outside` already, only by other links than `ways`. */
+  /** Of which changes matter; of large ones that lead `outside` already, only by other links than `ways`. */
   tables: ReadonlySet<number>;
   outside: ReadonlySet<number>;
   /** All links that lead outside where a route says so. */
@@ -55,13 +56,18 @@ export async function readOthersTables(socket: NetlinkSocket, rules: readonly Ru
   const links = tables.size > 0 ? await listLinks(socket) : [];
   const leads = new Map<string, Lead>();
   const outer = new Set<number>();
+  const large = new Set<number>();
+  const toGroups = new Map<number, readonly RouteEntry[]>();
   const ways = new Set(links.filter((link) => isWayOut(link, links)).map(({ ifindex }) => ifindex));
   const plain = new Set(links.filter(isPlain).map(({ ifindex }) => ifindex));
   for (const { family, table } of rules) {
     const key = keyOf(family, table);
     if (!tables.has(table) || leads.has(key)) continue;
     const routes = await listTable(socket, family, table);
-    leads.set(key, leadOf(routes, ways, plain));
+    const lead = leadOf(routes, ways, plain);
+    leads.set(key, lead);
+    if (routes.length > FLOOD) large.add(table);
+    if (lead === 'outside' && family === IPV4) toGroups.set(table, routes.filter(isToGroups));
     for (const hop of waysOut(routes, ways)) outer.add(hop);
   }
   const isOutside = (table: number) =>
@@ -69,10 +75,17 @@ export async function readOthersTables(socket: NetlinkSocket, rules: readonly Ru
   return {
     leadOf: (family, table) => leads.get(keyOf(family, table)) ?? 'unread',
     outer,
+    toGroups: tablesForAll(rules).map((table) => (table === RT_TABLE_MAIN ? 'main' : (toGroups.get(table) ?? []))),
     tables,
-    outside: new Set([...tables].filter(isOutside)),
+    outside: new Set([...tables].filter((table) => large.has(table) && isOutside(table))),
     ways,
   };
+}
+
+/** Which tables everybody's IPv4 packets are looked up in, in that order. */
+function tablesForAll(rules: readonly RuleEntry[]): number[] {
+  const forAll = rules.filter(({ family, action, isForAll }) => family === IPV4 && action === 'lookup' && isForAll);
+  return [...new Set([...forAll.map(({ table }) => table), RT_TABLE_MAIN])];
 }
 
 /** Pure. `ways`: links that lead outside; `plain`: those and bridges of this machine, whose own networks harm nobody. */

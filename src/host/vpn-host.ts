@@ -139,7 +139,7 @@ export class VpnHost {
       firewall: this.#firewall,
       lockdown: this.#lockdown,
       sysctls: this.#sysctls,
-      outerLinks: () => this.#machine.outerLinks(),
+      outside: () => this.#machine.outside(),
     });
     this.#resolver = new Resolver({ stateDir, log, onFight: (what) => settings.onContested([what]) });
     this.#restorer = new Restorer({

@@ -10,7 +10,7 @@ import { type TestContext, test } from 'node:test';
 import { raise, type Tunnel, VICTIMS } from './lib/attackers/victim.js';
 import type { TestCgroup } from './lib/cgroup.js';
 import type { LabHost } from './lib/host.js';
-import { ip, onlyDefaultInTable, TABLE } from './lib/machine-rules.js';
+import { ip4, onlyDefaultInTable, TABLE } from './lib/machine-rules.js';
 import { POLICY_ADDRESSES, type PolicyLab, policyLab } from './lib/policy-lab.js';
 import { pythonFor } from './lib/python.js';
 import { route } from './lib/vpn-app.js';
@@ -185,29 +185,29 @@ for (const victim of VICTIMS) {
 for (const victim of VICTIMS) {
   const { whose, owner, covered } = victim;
 
-  test(
-    `${whose}: discovery leaves by the link of the only default route in a table of its own`,
-    TIMEOUT,
-    async (t) => {
-      const lab = await scene(t, owner);
-      if (!lab) return;
-      await onlyDefaultInTable(lab);
-      const uid = covered.at(-1) ?? owner;
-      const since = await lab.moment();
-      const tunnel = await raise(lab, victim);
-      const way = await ways(lab, tunnel, { uid }, [...IPV4_GROUPS, ...WIDE]);
-      assert.deepEqual(way.eth0, sorted(IPV4_GROUPS));
-      assert.deepEqual(way.eth1, []);
-      // Whom the rule is not for follows main, as without a VPN.
-      await ip(lab, `rule add pref 31999 from 192.0.2.99 lookup ${TABLE}`.replace('from 192.0.2.99', 'iif eth0'));
-      await ip(lab, 'rule del pref 32000');
-      await eventually('no longer by eth0', async () => {
-        const { eth0 } = await ways(lab, tunnel, { uid }, ['239.255.255.250']);
-        return eth0.length === 0 || undefined;
-      });
-      assert.deepEqual(await lab.leaks(tunnel.facts, undefined, since), []);
-    },
-  );
+  test(`${whose}: discovery leaves by the link of the only default route in a table of its own`, TIMEOUT, async (t) => {
+    const lab = await scene(t, owner);
+    if (!lab) return;
+    await onlyDefaultInTable(lab);
+    const uid = covered.at(-1) ?? owner;
+    const since = await lab.moment();
+    const tunnel = await raise(lab, victim);
+    const way = await ways(lab, tunnel, { uid }, [...IPV4_GROUPS, ...WIDE]);
+    assert.deepEqual(way.eth0, sorted(IPV4_GROUPS));
+    assert.deepEqual(way.eth1, []);
+    await ip4(lab, `route replace default via ${POLICY_ADDRESSES.cafe.ipv4} dev eth1 table ${TABLE}`);
+    await eventually('where the table leads now', async () => {
+      const { eth0, eth1 } = await ways(lab, tunnel, { uid }, ['239.255.255.250']);
+      return (eth0.length === 0 && eth1.length === 1) || undefined;
+    });
+    // Nobody is led there any more, and main knows no way.
+    await ip4(lab, 'rule del pref 32000');
+    await eventually('nowhere outside', async () => {
+      const { eth0, eth1 } = await ways(lab, tunnel, { uid }, ['239.255.255.250']);
+      return eth0.length + eth1.length === 0 || undefined;
+    });
+    assert.deepEqual(await lab.leaks(tunnel.facts, undefined, since), []);
+  });
 }
 
 test('an application that a VPN covers discovers like a user whom one covers', TIMEOUT, async (t) => {

@@ -22,7 +22,7 @@ test('while VPNs are up, one more reads no list of links to judge its name serve
     firewall: { surround: async () => {} },
     lockdown: { isInForce: false, surround: async () => {} },
     sysctls: { update: () => false },
-    outerLinks: async () => new Set<number>(),
+    outside: async () => ({ outer: new Set<number>(), toGroups: [] }),
   };
   const neighbourhood = new Neighbourhood(parts as unknown as Parts);
   const cost = async (work: () => Promise<unknown>) => {
