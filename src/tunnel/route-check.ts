@@ -9,19 +9,26 @@ import { KernelError } from '../model/errors.js';
 
 export type { RouteQuestion } from '../kernel/route-question.js';
 
-/** Kinds of links whose packets go on inside of others. */
+/** Kinds of links whose packets go on inside of others. `ppp` is none of them: to many machines it is the way out (DSL, mobile networks). */
 const TUNNELS: ReadonlySet<string> = new Set([
   'tun',
   'wireguard',
+  'amneziawg',
+  'ovpn',
+  'ovpn-dco',
   'gre',
   'ip6gre',
   'ipip',
   'ip6tnl',
   'sit',
   'vti',
+  'vti6',
   'xfrm',
-  'ppp',
 ]);
+
+export function isTunnelKind(kind: string): boolean {
+  return TUNNELS.has(kind);
+}
 /** By what the kernel says, what a rule has said; EHOSTUNREACH is a route's alone. */
 const RULE_SAYS: Readonly<Record<string, MetRule['action']>> = {
   ENETUNREACH: 'unreachable',
@@ -57,7 +64,7 @@ async function obstacle(socket: NetlinkSocket, question: RouteQuestion): Promise
   try {
     const { ifindex, table } = await askRoute(socket, question);
     const link = (await listLinks(socket)).find((each) => each.ifindex === ifindex);
-    if (link === undefined || !TUNNELS.has(link.kind)) return undefined;
+    if (link === undefined || !isTunnelKind(link.kind)) return undefined;
     const rule = (await rules()).find((each) => each.action === 'lookup' && each.table === table);
     return { kind: 'tunnel', link: link.name, rule: rule?.priority, table: tableName(table) };
   } catch (error) {
