@@ -113,8 +113,12 @@ function isPlain(link: LinkEntry): boolean {
   return !link.isLoopback && PLAIN_KINDS.has(link.kind) && !isVnic(link);
 }
 
-/** Ports of a bridge or a bond carry nothing by themselves, and there may be one for each container. */
-function isWayOut(link: LinkEntry, links: readonly LinkEntry[]): boolean {
+/**
+ * Ports of a bridge or a bond carry nothing by themselves, and there may be one for each container. Where there is hardware a veth leads
+ * to a container as well: what comes from there is for root's VPN to carry. In a container it is how all things get out.
+ */
+export function isWayOut(link: LinkEntry, links: readonly LinkEntry[]): boolean {
+  if (link.kind === 'veth' && links.some((each) => each.kind === '' && isPlain(each))) return false;
   const master = links.find(({ ifindex }) => link.master !== 0 && ifindex === link.master);
   const isPort = master !== undefined && PLAIN_KINDS.has(master.kind);
   return isPlain(link) && !isPort && !(link.kind === 'bridge' && hasLocalPorts(link.ifindex, links));

@@ -2,11 +2,11 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import { localRules } from '../../../src/host/local-rule.js';
-import { type Lead, leadOf } from '../../../src/host/others-tables.js';
+import { isWayOut, type Lead, leadOf } from '../../../src/host/others-tables.js';
 import { planCopies } from '../../../src/host/plan-copies.js';
 import { NetlinkWriter } from '../../../src/kernel/netlink.js';
 import { addRule, type RuleSettings } from '../../../src/kernel/rtnetlink.js';
-import type { RouteEntry } from '../../../src/kernel/rtnetlink-list.js';
+import type { LinkEntry, RouteEntry } from '../../../src/kernel/rtnetlink-list.js';
 import { addRuleCopy, copyOfRule, keyOfRule, type RuleEntry, readRuleEntry } from '../../../src/kernel/rule-entry.js';
 
 const NETLINK_HEADER = 16;
@@ -172,6 +172,18 @@ test('a table leads outside when all that leaves by it does', () => {
   );
   // A next hop that is an object of its own has no link that could be looked at.
   assert.equal(lead(route(0, 0, true)), 'inside');
+});
+
+test('a veth leads out in a container, and to a container where there is hardware', () => {
+  const link = (ifindex: number, kind: string, more: Partial<LinkEntry> = {}): LinkEntry => {
+    const rest = { group: 0, isUp: true, isLoopback: false, mtu: 1500, master: 0 };
+    return { ...rest, ifindex, name: `link${ifindex}`, kind, ...more };
+  };
+  const ways = (...links: LinkEntry[]) => links.filter((each) => isWayOut(each, links)).map(({ ifindex }) => ifindex);
+  const loopback = link(1, '', { isLoopback: true });
+  assert.deepEqual(ways(loopback, link(2, 'veth'), link(3, 'veth'), link(4, 'sit')), [2, 3]);
+  assert.deepEqual(ways(loopback, link(2, ''), link(3, 'veth'), link(4, 'vlan')), [2, 4]);
+  assert.deepEqual(ways(loopback, link(2, '', { master: 3 }), link(3, 'bridge'), link(4, 'veth', { master: 3 })), [3]);
 });
 
 test('the rule for local addresses is needed while theirs is behind ours, in front of what is in front', () => {
