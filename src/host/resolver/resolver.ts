@@ -17,7 +17,7 @@ import { PlainFile } from './plain-file.js';
 import { RepairRate } from './repair-rate.js';
 import { type BackEnd, checkRequest, type ResolverLog, type ResolverRequest } from './request.js';
 import { isResolvconfFile, isResolvedFile, searchDomainsThatFit } from './resolv-conf.js';
-import { findResolvconf, Resolvconf } from './resolvconf.js';
+import { findResolvconf, RECORDS, Resolvconf } from './resolvconf.js';
 import { RESOLVED, SystemdResolved } from './systemd-resolved.js';
 import { isOfAnotherNetwork } from './whose-file.js';
 
@@ -194,9 +194,11 @@ export class Resolver {
     return (await this.#isResolvconfs()) ? this.#resolvconf : this.#file;
   }
 
+  /** Not when its records are another network's, of which this file is a copy. */
   async #isResolvconfs(): Promise<boolean> {
     const { target, text } = await this.#original();
-    return isResolvconfFile(target, text) && (await findResolvconf()) !== undefined;
+    if (!isResolvconfFile(target, text) || (await findResolvconf()) === undefined) return false;
+    return !(await this.#isOthers(RECORDS));
   }
 
   /** The file as it would be without us. */
