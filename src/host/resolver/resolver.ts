@@ -185,7 +185,9 @@ export class Resolver {
     const { target, text } = await this.#original();
     if (isResolvedFile(target, text)) {
       // The link of this number is somebody else's there.
-      if (await this.#isOthers(this.#busSocket)) throw ofAnotherNetwork(this.#busSocket);
+      if (await this.#isOthers(this.#busSocket)) {
+        throw ofAnotherNetwork(this.#busSocket, `write name servers that this network reaches into ${this.#path}`);
+      }
       // One that told resolved waits for it: resolved is being restarted.
       if ((await this.#bus.hasOwner()) || this.#active === this.#resolved) return this.#resolved;
     } else if (this.#active !== this.#resolved) {
