@@ -23,10 +23,15 @@ interface Watched extends Pick<WireGuardStatus, 'peers' | 'counters'> {
 
 interface Memory {
   sentBytes: number;
+  hasSession: boolean;
+  /** Something was sent about when the session ended: the next look tells whether in vain. */
+  isInDoubt: boolean;
   /** Since when it has been sent to in vain; undefined: it has not. */
   sinceMs: number | undefined;
   problem?: string;
 }
+
+const NOTHING: Memory = { sentBytes: 0, hasSession: false, isInDoubt: false, sinceMs: undefined };
 
 export class HandshakeWatch {
   /** By public key in base64. */
@@ -41,15 +46,20 @@ export class HandshakeWatch {
     const recent = { datagramsOut: datagramsOut - this.#traffic.datagramsOut, unsent: unsent - this.#traffic.unsent };
     for (const peer of status.peers) {
       const key = keyText(peer.publicKey);
-      const last = this.#memories.get(key) ?? { sentBytes: 0, sinceMs: undefined };
-      const memory: Memory = { sentBytes: peer.sentBytes, sinceMs: undefined };
+      const last: Memory = this.#memories.get(key) ?? NOTHING;
+      const { sentBytes } = peer;
+      const hasSession = peer.lastHandshakeMs > 0 && nowMs - peer.lastHandshakeMs < SESSION_MS;
+      const memory: Memory = { sentBytes, hasSession, isInDoubt: false, sinceMs: undefined };
       next.set(key, memory);
-      if (peer.lastHandshakeMs > 0 && nowMs - peer.lastHandshakeMs < SESSION_MS) {
+      if (hasSession) {
         if (last.problem !== undefined) sentences.push(`handshake with ${nameOf(peer)}`);
         continue;
       }
-      const isSent = peer.sentBytes > last.sentBytes || (peer.endpoint !== undefined && recent.unsent > 0);
-      memory.sinceMs = last.sinceMs ?? (isSent ? nowMs : undefined);
+      // Of several peers any may be the one that could not be sent to.
+      const isUnsent = peer.endpoint !== undefined && recent.unsent > 0 && status.peers.length === 1;
+      const isSent = sentBytes > last.sentBytes || isUnsent;
+      memory.isInDoubt = isSent && last.hasSession;
+      memory.sinceMs = last.sinceMs ?? (isSent && !last.hasSession ? nowMs : undefined);
       if (memory.sinceMs === undefined || nowMs - memory.sinceMs < PATIENCE_MS) continue;
       memory.problem = whyNoHandshake(peer, status.counters, recent);
       if (last.problem === undefined) sentences.push(`no handshake with ${nameOf(peer)}: ${memory.problem}`);
@@ -66,7 +76,7 @@ export class HandshakeWatch {
 
   /** Whether something may have to be said soon. */
   get isUneasy(): boolean {
-    return [...this.#memories.values()].some(({ sinceMs }) => sinceMs !== undefined);
+    return [...this.#memories.values()].some(({ sinceMs, isInDoubt }) => isInDoubt || sinceMs !== undefined);
   }
 }
 

@@ -1,19 +1,21 @@
 /**
  * Finds the addresses of a peer's name past the VPN that leads to it. While its tunnel does not work, a question asked the usual
- * way goes into it, as all of this user's traffic does; under lockdown it goes nowhere before there is a VPN. So the questions of this resolver leave by a protected socket, and go to
- * the machine's own name servers: those of resolv.conf(5) now, without the VPN's, then those that were there before the VPN.
+ * way goes into it, as all of this user's traffic does; under lockdown it goes nowhere before there is a VPN. So the questions of
+ * this resolver leave by a protected socket, and go to the machine's own name servers: those of resolv.conf(5) now, without the
+ * VPN's, then those that were there before the VPN. While root's VPN is up vpnd keeps what resolv.conf would be without it beside it.
  *
  * Only DNS over UDP: no hosts file, no search domains, no other name services. What these knew when the tunnel began is kept.
  */
 import { randomInt } from 'node:crypto';
-import { readFileSync } from 'node:fs';
+import { readFileSync, statSync } from 'node:fs';
 import { canonicalAddress } from '../model/address.js';
 import type { VpnConnection } from '../vpn/connection.js';
 import { UDPSocket } from '../vpn/socket-udp.js';
 import { decodeAnswer, encodeQuestion, saysNoSuchName, TYPE_A, TYPE_AAAA } from './dns-message.js';
 
-/** The second is what systemd-resolved asks when the first says to ask systemd-resolved. */
-const FILES = ['/etc/resolv.conf', '/run/systemd/resolve/resolv.conf'];
+const RESOLV_CONF = '/etc/resolv.conf';
+/** What systemd-resolved asks when resolv.conf says to ask systemd-resolved. */
+const OF_RESOLVED = '/run/systemd/resolve/resolv.conf';
 const DNS_PORT = 53;
 const PATIENCE_MS = 2_000;
 /** Asked in one attempt; there is another when the tunnel still does not work. */
@@ -28,7 +30,7 @@ export class ProtectedResolver {
   constructor(connection: VpnConnection, ofVpn: readonly string[]) {
     this.#connection = connection;
     this.#ofVpn = new Set(ofVpn);
-    this.#before = nameServers(FILES);
+    this.#before = nameServers();
   }
 
   /**
@@ -36,7 +38,7 @@ export class ProtectedResolver {
    * of it, EAI_AGAIN when nobody knew; and when no socket can be had or protected.
    */
   async resolve(host: string): Promise<string[]> {
-    const now = nameServers(FILES).filter((server) => !this.#ofVpn.has(server));
+    const now = nameServers().filter((server) => !this.#ofVpn.has(server));
     let code = 'EAI_AGAIN';
     for (const server of [...new Set([...now, ...this.#before])].slice(0, MAX_SERVERS)) {
       const addresses = await this.#ask(server, host);
@@ -85,8 +87,11 @@ function exchange(socket: UDPSocket, server: string, questions: readonly Buffer[
 }
 
 /** Literals without a zone, in the order of the files. */
-function nameServers(files: readonly string[]): string[] {
-  return files.flatMap((file) => {
+function nameServers(): string[] {
+  // A file that is a mount is kept under its own number.
+  const inode = statSync(RESOLV_CONF, { throwIfNoEntry: false })?.ino;
+  const kept = [`${RESOLV_CONF}.before-vpnd`, `${RESOLV_CONF}.before-vpnd-${inode}`];
+  return [RESOLV_CONF, ...kept, OF_RESOLVED].flatMap((file) => {
     try {
       return parseNameServers(readFileSync(file, 'utf8'));
     } catch {

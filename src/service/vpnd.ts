@@ -61,7 +61,8 @@ function warnOfFiles(log: Log): void {
   if (process.geteuid?.() !== 0) return;
   try {
     const found = changeableByOthers();
-    const advice = 'install it as root: npm pack && sudo npm i -g ./vpn-manager-*.tgz';
+    const advice =
+      "install it as root: npm pack && sudo npm i -g ./vpn-manager-*.tgz, and node from its archive by tar --no-same-owner; or make what is named root's alone";
     if (found) log('warning', 'program-changeable', { ...found, advice });
   } catch (error) {
     log('warning', 'program-unchecked', { cause: describeError(error) });

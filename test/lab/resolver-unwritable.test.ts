@@ -14,6 +14,7 @@ import { Lab } from './lib/lab.js';
 import { FAMILIES } from './lib/policy-facts.js';
 import { policyLab } from './lib/policy-lab.js';
 import { requireRoot } from './lib/prerequisites.js';
+import { installOpenresolv, requireResolvers } from './lib/resolvers.js';
 import { ADDRESSES } from './lib/standard-lab.js';
 import { vpnConfig } from './lib/vpn-app.js';
 import { exitOf } from './lib/vpn-lab.js';
@@ -21,7 +22,7 @@ import { exitOf } from './lib/vpn-lab.js';
 const { internet } = ADDRESSES;
 const sh = (host: LabHost, script: string) => host.run('sh', ['-ec', script]);
 const LISTING =
-  'ls -ldi --time-style=full-iso /etc/resolv.conf; ls /etc | grep resolv; cat /etc/resolv.conf 2>&1 || true';
+  'ls -ldi --time-style=full-iso /etc/resolv.conf; ls /etc | grep resolv; cat /etc/resolv.conf 2>&1 || true; cat /run/resolvconf/interfaces/* 2>&1 || true';
 
 /** What was kept of a predecessor's file is not touched either. */
 const KEPT = 'echo kept > /etc/resolv.conf.before-vpnd';
@@ -105,16 +106,21 @@ for (const [what, { make, undo, fix }] of Object.entries(OBSTACLES)) {
  * The first process of a pid namespace is in the network of `app` and stands for the host; what is started in it is elsewhere. `told`:
  * which file is written, as `app` sees it; none: the log has why.
  */
-const PLACES: Record<string, { enter: string; told?: string }> = {
+const PLACES: Record<string, { enter: string; told?: string; hasResolvconf?: boolean }> = {
   'the mounts of the host': { enter: 'unshare --net' },
   'ip netns exec, and no file in /etc/netns': { enter: 'ip netns exec bare' },
   'ip netns exec, and a file in /etc/netns': { enter: 'ip netns exec named', told: '/etc/netns/named/resolv.conf' },
+  'ip netns exec, and a copy of what the resolvconf of the host has made in /etc/netns': {
+    enter: 'ip netns exec named',
+    told: '/etc/netns/named/resolv.conf',
+    hasResolvconf: true,
+  },
   'an /etc of its own': { enter: 'unshare --net --mount sh OWN_ETC', told: '' },
   'the network of the host': { enter: '', told: '/etc/resolv.conf' },
 };
 const FIRST = `
 mkdir -p /etc/netns/named
-echo 'nameserver 192.0.2.77' > /etc/netns/named/resolv.conf
+[ -e /etc/netns/named/resolv.conf ] || echo 'nameserver 192.0.2.77' > /etc/netns/named/resolv.conf
 ip netns add bare
 ip netns add named
 $ENTER sh -c "$INNER"
@@ -132,13 +138,21 @@ while [ ! -S "$VPND_SOCKET" ]; do sleep 0.05; done
 exec /run/node "$REPOSITORY/dist/test/lab/lib/app/app.js"
 `;
 
-for (const [what, { enter, told }] of Object.entries(PLACES)) {
+/** With the VPN of a service of the host's. */
+async function startResolvconf(host: LabHost): Promise<void> {
+  await installOpenresolv(host, ['192.0.2.53']);
+  await sh(host, 'mkdir -p /etc/netns/named; cp /etc/resolv.conf /etc/netns/named/');
+  await host.run('resolvconf', ['-a', 'tun.vpnd', '-x'], { input: 'nameserver 10.66.0.1\n' });
+}
+
+for (const [what, { enter, told, hasResolvconf = false }] of Object.entries(PLACES)) {
   const verb = told === undefined ? 'leaves resolv.conf alone' : 'writes its resolv.conf';
   test(`a service with ${what} ${verb}`, { timeout: 180_000 }, async (t) => {
-    if (!requireRoot(t)) return;
+    if (!requireRoot(t) || (hasResolvconf && !requireResolvers(t))) return;
     const lab = await Lab.create();
     t.after(() => lab.close());
     const host = await lab.host('app');
+    if (hasResolvconf) await startResolvconf(host);
     if (told !== '/etc/resolv.conf') await sh(host, KEPT);
     const before = (await sh(host, LISTING)).stdout;
     writeFileSync(join(lab.directory, 'own-etc.sh'), OWN_ETC);

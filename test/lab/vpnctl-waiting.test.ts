@@ -98,6 +98,29 @@ for (const uid of UIDS) {
   });
 }
 
+for (const uid of UIDS) {
+  test(
+    `uid ${uid}, no network and no name server yet, as before DHCP: both come later, and it finds the peer`,
+    TIMEOUT,
+    async (t) => {
+      const lab = await waitingLab(t);
+      if (!lab) return;
+      const user = userOf(lab, uid);
+      await cutOff(lab);
+      await lab.app.run('sh', ['-c', ': > /etc/resolv.conf']);
+      const { status, stdout, stderr } = await user.vpnctl('up', office(user, lab, `${NAME}:${WG_PORT}`));
+      assert.equal(status, 0, stderr);
+      assert.match(stdout, upLine(`waiting for ${NAME}, `));
+      await startDns(lab);
+      await connect(lab);
+      await lab.app.run('sh', ['-c', `echo nameserver ${OFF_LINK} > /etc/resolv.conf`]);
+      await works(lab, uid);
+      assert.equal((await user.vpnctl('down')).status, 0);
+      assert.equal((await lab.app.run('cat', ['/etc/resolv.conf'])).stdout, `nameserver ${OFF_LINK}\n`);
+    },
+  );
+}
+
 for (const family of ['ipv4', 'ipv6'] as const) {
   test(`no way to an address yet, ${family}: it comes up closed, and works when there is one`, TIMEOUT, async (t) => {
     const lab = await waitingLab(t);

@@ -32,9 +32,10 @@ export function notWritten(path: string, error: unknown): unknown {
   return new NotTold(`${path} cannot be written (${errno})`, fix);
 }
 
-export function ofAnotherNetwork(path: string): NotTold {
-  return new NotTold(
-    `${path} is shared with another network namespace and not changed`,
-    'start vpnd by `ip netns exec NAME`, with a file /etc/netns/NAME/resolv.conf',
-  );
+/** `ip netns exec` mounts its file over what a link leads to; the link stays the other network's. */
+const OWN_FILE =
+  'start vpnd by `ip netns exec NAME`, with a file /etc/netns/NAME/resolv.conf; where /etc/resolv.conf is a symbolic link, with an /etc of its own';
+
+export function ofAnotherNetwork(path: string, fix = OWN_FILE): NotTold {
+  return new NotTold(`${path} is shared with another network namespace and not changed`, fix);
 }

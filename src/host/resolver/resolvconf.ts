@@ -15,6 +15,8 @@ import { recordText } from './resolv-conf.js';
 
 const PROGRAMS = ['/usr/sbin/resolvconf', '/sbin/resolvconf', '/usr/bin/resolvconf'];
 const RECORD = 'tun.vpnd';
+/** Where both keep what they were given. */
+export const RECORDS = '/run/resolvconf';
 /** Subscribers restart name servers, and openresolv waits up to 10 s for its lock. */
 const TIMEOUT_MS = 15_000;
 const ENVIRONMENT = { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C' };

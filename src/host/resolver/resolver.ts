@@ -17,7 +17,7 @@ import { PlainFile } from './plain-file.js';
 import { RepairRate } from './repair-rate.js';
 import { type BackEnd, checkRequest, type ResolverLog, type ResolverRequest } from './request.js';
 import { isResolvconfFile, isResolvedFile, searchDomainsThatFit } from './resolv-conf.js';
-import { findResolvconf, Resolvconf } from './resolvconf.js';
+import { findResolvconf, RECORDS, Resolvconf } from './resolvconf.js';
 import { RESOLVED, SystemdResolved } from './systemd-resolved.js';
 import { isOfAnotherNetwork } from './whose-file.js';
 
@@ -185,7 +185,9 @@ export class Resolver {
     const { target, text } = await this.#original();
     if (isResolvedFile(target, text)) {
       // The link of this number is somebody else's there.
-      if (await this.#isOthers(this.#busSocket)) throw ofAnotherNetwork(this.#busSocket);
+      if (await this.#isOthers(this.#busSocket)) {
+        throw ofAnotherNetwork(this.#busSocket, `write name servers that this network reaches into ${this.#path}`);
+      }
       // One that told resolved waits for it: resolved is being restarted.
       if ((await this.#bus.hasOwner()) || this.#active === this.#resolved) return this.#resolved;
     } else if (this.#active !== this.#resolved) {
@@ -194,9 +196,11 @@ export class Resolver {
     return (await this.#isResolvconfs()) ? this.#resolvconf : this.#file;
   }
 
+  /** Not when its records are another network's, of which this file is a copy. */
   async #isResolvconfs(): Promise<boolean> {
     const { target, text } = await this.#original();
-    return isResolvconfFile(target, text) && (await findResolvconf()) !== undefined;
+    if (!isResolvconfFile(target, text) || (await findResolvconf()) === undefined) return false;
+    return !(await this.#isOthers(RECORDS));
   }
 
   /** The file as it would be without us. */

@@ -65,7 +65,42 @@ test('a handshake that comes in time is no news; one that does not is told once,
 test('a session that is over, and not renewed although something is sent, is told as well', () => {
   const { said } = watchFor(300, (second) => status(second, { lastHandshakeMs: START }));
   assert.equal(said.length, 1);
-  assert.match(said[0] ?? '', /^200 no handshake with /);
+  assert.match(said[0] ?? '', /^205 no handshake with /);
+});
+
+test('what was sent last in a session that is over by the next look is no news: the tunnel is idle', () => {
+  const watch = new HandshakeWatch();
+  const idle = { lastHandshakeMs: START };
+  // An idle tunnel is looked at once a minute; a side that answers does not renew the session.
+  const looks: [second: number, sent: number][] = [
+    [125, 5],
+    [185, 6],
+    [190, 6],
+    [210, 6],
+    [250, 6],
+  ];
+  const said = looks.flatMap(([second, sent]) => watch.sample(status(sent, idle), START + second * 1000));
+  assert.deepEqual(said, []);
+  assert.equal(watch.problemOf(KEY), undefined);
+  assert.equal(watch.isUneasy, false);
+
+  const late: [second: number, sent: number][] = [
+    [300, 7],
+    [305, 8],
+    [325, 12],
+  ];
+  const told = late.flatMap(([second, sent]) => watch.sample(status(sent, idle), START + second * 1000));
+  assert.equal(told.length, 1, 'what is sent later without a session is');
+});
+
+test('what could not be sent to one of several peers is no problem of the others', () => {
+  const other = peer({ publicKey: new Uint8Array(32).fill(8) });
+  const { watch, said } = watchFor(60, (second) => {
+    const { peers, counters } = status(0);
+    return { peers: [...peers, other], counters, traffic: { datagramsOut: 0, unsent: second } };
+  });
+  assert.deepEqual(said, []);
+  assert.equal(watch.problemOf(KEY), undefined);
 });
 
 test('the reason is what can be told apart', () => {
