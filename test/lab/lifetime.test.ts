@@ -22,7 +22,7 @@ const QUESTIONS = EVERYWHERE.map((each) => ({ ...each, timeoutMs: 20_000 }));
 const ask = (app: VpnApp) => app.call('ask', ...QUESTIONS);
 
 test('killed with SIGKILL: nothing of the covered user leaves before the VPN is down, then everything is as it was', {
-  timeout: 120_000,
+  timeout: 300_000,
 }, async (t) => {
   const lab = await vpnLab(t);
   if (!lab) return;
@@ -87,7 +87,7 @@ test('while a VPN is taken down, packets go in, then nowhere, then out: never ou
   }
 });
 
-test('a VPN ends with the connection of its process, though the process lives on', { timeout: 120_000 }, async (t) => {
+test('a VPN ends with the connection of its process, though the process lives on', { timeout: 300_000 }, async (t) => {
   const lab = await vpnLab(t);
   if (!lab) return;
   const exit = exitOf(lab, 1);
@@ -104,7 +104,7 @@ test('a VPN ends with the connection of its process, though the process lives on
 });
 
 test("destroy ends the user's VPN from any process of that user, and nobody else's", {
-  timeout: 120_000,
+  timeout: 300_000,
 }, async (t) => {
   const lab = await vpnLab(t, { networks: [1, 2] });
   if (!lab) return;
