@@ -138,17 +138,6 @@ async function refuses(lab: StubLab, asker: Asker, what: string, asked = questio
   });
 }
 
-/** What must be answered is asked again when it was not in time. */
-async function askPatiently(asker: Asker, asked: readonly Question[]): Promise<string[]> {
-  const said = await asker.ask(asked);
-  for (let round = 0; round < 5; round++) {
-    const late = asked.flatMap((_, index) => (said[index] === 'silence' ? [index] : []));
-    const again = await asker.ask(late.map((index) => asked[index] as Question));
-    for (const [position, index] of late.entries()) said[index] = again[position] ?? '';
-  }
-  return said;
-}
-
 async function answers(
   lab: StubLab,
   asker: Asker,
@@ -156,7 +145,7 @@ async function answers(
   protocols: readonly string[] = PROTOCOLS,
 ): Promise<void> {
   const asked = questions(lab, asker.uid).filter((each) => isAnswerable(each) && protocols.includes(each.protocol));
-  const said = await askPatiently(asker, asked);
+  const said = await asker.ask(asked);
   const wrong = asked.flatMap((each, index) =>
     said[index] === 'answered' ? [] : [`${said[index]} ${JSON.stringify(each)}`],
   );
@@ -195,7 +184,7 @@ async function oldConnections(asker: Asker): Promise<string[]> {
       (protocol): Question => ({ name: 'before.test', protocol, target, keep: `${protocol} ${target} ${asker.uid}` }),
     ),
   );
-  assert.deepEqual(new Set(await askPatiently(asker, made)), new Set(['answered']));
+  assert.deepEqual(new Set(await asker.ask(made)), new Set(['answered']));
   return made.map(({ keep = '' }) => keep);
 }
 
