@@ -63,7 +63,7 @@ async function demonstrate({ app, router, server }: StandardLab): Promise<void> 
     { uid: UID, env: { VPND_SOCKET: vpnd.socket } },
   );
   try {
-    await program.waitFor(/^forwarding/m);
+    await program.waitFor(/^forwarding/m, 60_000);
     const { stdout: rules } = await app.run('ip', ['rule', 'show']);
     const { stdout: rules6 } = await app.run('ip', ['-6', 'rule', 'show']);
     const count6 = rules6.trimEnd().split('\n').length;
