@@ -42,7 +42,8 @@ function kind(packet: CapturedPacket): keyof Departures {
 
 /** The kernel sends back the beginning of a datagram of the tunnel that comes when the app has closed its socket. */
 function isAnswerToLateDatagram({ protocol, destination, payload }: CapturedPacket): boolean {
-  if (protocol !== 'icmp' || payload[0] !== 3 || payload[1] !== 3 || destination !== ADDRESSES.server.ipv4) return false;
+  if (protocol !== 'icmp' || payload[0] !== 3 || payload[1] !== 3 || destination !== ADDRESSES.server.ipv4)
+    return false;
   const quoted = payload.subarray(8);
   const header = ((quoted[0] ?? 0) & 15) * 4;
   const sourcePort = ((quoted[header] ?? 0) << 8) | (quoted[header + 1] ?? 0);
