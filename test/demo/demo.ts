@@ -63,7 +63,7 @@ async function demonstrate({ app, router, server }: StandardLab): Promise<void> 
     { uid: UID, env: { VPND_SOCKET: vpnd.socket } },
   );
   try {
-    await program.waitFor(/^forwarding/m);
+    await program.waitFor(/^forwarding/m, 60_000);
     const { stdout: rules } = await app.run('ip', ['rule', 'show']);
     const { stdout: rules6 } = await app.run('ip', ['-6', 'rule', 'show']);
     const count6 = rules6.trimEnd().split('\n').length;
@@ -96,7 +96,7 @@ async function demonstrate({ app, router, server }: StandardLab): Promise<void> 
 async function useTunnel(app: LabHost): Promise<void> {
   for (const target of [ADDRESSES.internet.ipv4, ADDRESSES.internet.ipv6]) {
     const options = { uid: UID, check: false };
-    const { stdout } = await app.run('ping', ['-c3', '-i0.2', '-W3', '-q', target], options);
+    const { stdout } = await app.run('ping', ['-c3', '-i0.2', '-W10', '-q', target], options);
     const [, received, rtt] = /(\d+) received[\s\S]*? = [\d.]+\/([\d.]+)/.exec(stdout) ?? [];
     check(received === '3', `ping ${target}`, received === '3' ? `3 of 3 answered, ${rtt} ms` : stdout.trim());
   }
@@ -145,7 +145,7 @@ async function compare(hosts: readonly LabHost[], before: readonly string[]): Pr
 async function settledState(host: LabHost, expected: string): Promise<string> {
   for (let round = 1; ; round++) {
     const state = await canonicalState(host);
-    if (state === expected || round === 5) return state;
+    if (state === expected || round === 100) return state;
     await new Promise((resolve) => setTimeout(resolve, 100));
   }
 }

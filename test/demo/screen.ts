@@ -37,7 +37,17 @@ function kind(packet: CapturedPacket): keyof Departures {
     packet.source === ADDRESSES.app.ipv4 &&
     packet.destination === ADDRESSES.server.ipv4 &&
     packet.destinationPort === TUNNEL.port;
-  return isTunnel ? 'tunnel' : 'others';
+  return isTunnel || isAnswerToLateDatagram(packet) ? 'tunnel' : 'others';
+}
+
+/** The kernel sends back the beginning of a datagram of the tunnel that comes when the app has closed its socket. */
+function isAnswerToLateDatagram({ protocol, destination, payload }: CapturedPacket): boolean {
+  if (protocol !== 'icmp' || payload[0] !== 3 || payload[1] !== 3 || destination !== ADDRESSES.server.ipv4)
+    return false;
+  const quoted = payload.subarray(8);
+  const header = ((quoted[0] ?? 0) & 15) * 4;
+  const sourcePort = ((quoted[header] ?? 0) << 8) | (quoted[header + 1] ?? 0);
+  return quoted[9] === 17 && sourcePort === TUNNEL.port;
 }
 
 export function describe(packet: CapturedPacket): string {

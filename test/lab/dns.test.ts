@@ -21,10 +21,11 @@ const LAN = ['192.0.2.1', '2001:db8:1::1'];
 const FAR = [ADDRESSES.internet.ipv4, ADDRESSES.internet.ipv6];
 const RESOLVERS = [...STUBS, ...LAN, ...FAR];
 const TRANSPORTS = ['dns-udp', 'dns-tcp'] as const;
+const PATIENT = { timeoutMs: 20_000 };
 /** Every resolver by UDP (connected and not) and by TCP. */
 const QUESTIONS = RESOLVERS.flatMap((address) => [
-  ...TRANSPORTS.map((transport) => ({ address, transport })),
-  { address, transport: 'dns-udp' as const, unconnected: true },
+  ...TRANSPORTS.map((transport) => ({ address, transport, ...PATIENT })),
+  { address, transport: 'dns-udp' as const, unconnected: true, ...PATIENT },
 ]);
 const OWN = QUESTIONS.map(({ address }) =>
   STUBS.includes(address) ? 'stub' : LAN.includes(address) ? 'lan' : 'server',
@@ -88,7 +89,7 @@ test("root's VPN and its servers are for everybody but the user with a VPN of it
 
   // Without servers of its own, DNS is traffic like any other: into the tunnel, to whom it was sent.
   await connect(owner, one, vpnConfig(one.vnic));
-  const far = FAR.flatMap((address) => TRANSPORTS.map((transport) => ({ address, transport })));
+  const far = FAR.flatMap((address) => TRANSPORTS.map((transport) => ({ address, transport, ...PATIENT })));
   assert.deepEqual(
     await user.call('ask', ...far),
     far.map(() => 'exit1'),
@@ -159,10 +160,22 @@ test('what a closed TCP socket still sends goes the way of its connection', { ti
     await connect(owner, exit, vpnConfig(exit.vnic, { ...dnsOf(exit), ...more }));
     const departures = await captureDepartures(lab.app);
     const arrivals = await exit.host.capture('tun1', ['tcp', 'dst', 'port', '53']);
-    // Long enough to connect on a busy machine, and closed before the third time.
-    const questions = RESOLVERS.map((address) => ({ address, transport: 'dns-tcp' as const, timeoutMs: 400 }));
+    const sockets = await Promise.all(
+      RESOLVERS.map(async (address) => {
+        const fd = await user.call('open', address.includes(':') ? 2 : 1, 'tcp');
+        await user.call('connect', fd, address, 53);
+        return { fd, address };
+      }),
+    );
+    // Closed before the third time.
+    const answers = sockets.map(async ({ fd, address }) => {
+      const question = { address, transport: 'dns-tcp', isConnected: true, timeoutMs: 400 } as const;
+      const answer = await user.call('askOn', fd, question);
+      await user.call('close', fd);
+      return answer;
+    });
     assert.deepEqual(
-      await user.call('ask', ...questions),
+      await Promise.all(answers),
       RESOLVERS.map(() => 'silence'),
     );
     await eventually('every query three times at the far end', async () => {
@@ -198,7 +211,10 @@ test('all servers are used; a split VPN takes all DNS of its user as well', { ti
     ['::1', [...more.slice(2), 'exit1']],
   ] as const) {
     for (const transport of TRANSPORTS) {
-      const answers = await user.call('ask', ...Array.from({ length: 12 }, () => ({ transport, address: resolver })));
+      const answers = await user.call(
+        'ask',
+        ...Array.from({ length: 12 }, () => ({ transport, address: resolver, ...PATIENT })),
+      );
       assert.deepEqual([...new Set(answers)].sort(), [...expected].sort());
     }
   }

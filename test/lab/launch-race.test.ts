@@ -137,12 +137,14 @@ for (const { owner, name } of OWNERS) {
         const before = (await lab.departed()).length;
         const inside = (await tunnel.peek()).length;
         // Of the trusted some say nothing: what they send is dropped.
-        const answers = await launcher.again(names, isTrusted ? 100 : 30_000);
-        const sides = new Set(
-          Object.values(answers)
-            .flatMap((each) => Object.values(each))
-            .map((text) => text.split(' ')[0]),
-        );
+        const sides = new Set<string | undefined>();
+        // A tunnel on a busy machine may answer nobody in the first time.
+        for (const patienceMs of isTrusted ? [100, 2000] : [30_000]) {
+          if (sides.has('exit1')) break;
+          const answers = await launcher.again(names, patienceMs);
+          for (const text of Object.values(answers).flatMap((each) => Object.values(each)))
+            sides.add(text.split(' ')[0]);
+        }
         if (isTrusted) assert.ok(sides.has('exit1') && !sides.has('server'), [...sides].join());
         else assert.deepEqual([...sides], ['server']);
         const strays = isTrusted ? (await lab.departed()).slice(before) : (await tunnel.peek()).slice(inside);

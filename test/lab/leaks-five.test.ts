@@ -84,12 +84,17 @@ async function startClock(t: TestContext, lab: PolicyLab) {
     },
     goesOn: async () => {
       const since = Date.now();
-      const beats = await eventually('retransmissions of marked orphans', async () => {
-        const later = (await lab.departed()).filter((packet) => isOf(packet) && packet.timeMs > since);
-        return ports.every((port) => later.filter(({ sourcePort }) => sourcePort === port).length >= 2)
-          ? later
-          : undefined;
-      });
+      const beats = await eventually(
+        'retransmissions of marked orphans',
+        async () => {
+          const later = (await lab.departed()).filter((packet) => isOf(packet) && packet.timeMs > since);
+          return ports.every((port) => later.filter(({ sourcePort }) => sourcePort === port).length >= 2)
+            ? later
+            : undefined;
+          // Each waits twice as long as the one before, from whenever they began.
+        },
+        100_000,
+      );
       t.diagnostic(`${beats.length} retransmissions in ${Date.now() - since} ms`);
     },
   };

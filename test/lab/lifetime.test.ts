@@ -18,10 +18,11 @@ import { eventually, exitOf, settledState, vpnLab } from './lib/vpn-lab.js';
 /** Discard (RFC 863). */
 const FLOOD_PORT = 9;
 const PHYSICAL = pathOf('server', ADDRESSES.app);
-const ask = (app: VpnApp) => app.call('ask', ...EVERYWHERE);
+const QUESTIONS = EVERYWHERE.map((each) => ({ ...each, timeoutMs: 20_000 }));
+const ask = (app: VpnApp) => app.call('ask', ...QUESTIONS);
 
 test('killed with SIGKILL: nothing of the covered user leaves before the VPN is down, then everything is as it was', {
-  timeout: 120_000,
+  timeout: 300_000,
 }, async (t) => {
   const lab = await vpnLab(t);
   if (!lab) return;
@@ -54,7 +55,7 @@ test('killed with SIGKILL: nothing of the covered user leaves before the VPN is 
 });
 
 test('while a VPN is taken down, packets go in, then nowhere, then out: never out before the end', {
-  timeout: 120_000,
+  timeout: 300_000,
 }, async (t) => {
   const lab = await vpnLab(t);
   if (!lab) return;
@@ -63,7 +64,7 @@ test('while a VPN is taken down, packets go in, then nowhere, then out: never ou
   for (const ending of ['SIGKILL', 'destroy'] as const) {
     let refusals = 0;
     // A sender that the machine gives no time in the few milliseconds in between sees no refusal: then once more.
-    for (let round = 0; round < 6 && refusals === 0; round++) {
+    for (let round = 0; round < 20 && refusals === 0; round++) {
       const owner = await lab.process(2001);
       await connect(owner, exit, vpnConfig(exit.vnic));
       const departures = await captureDepartures(lab.app);
@@ -86,7 +87,7 @@ test('while a VPN is taken down, packets go in, then nowhere, then out: never ou
   }
 });
 
-test('a VPN ends with the connection of its process, though the process lives on', { timeout: 120_000 }, async (t) => {
+test('a VPN ends with the connection of its process, though the process lives on', { timeout: 300_000 }, async (t) => {
   const lab = await vpnLab(t);
   if (!lab) return;
   const exit = exitOf(lab, 1);
@@ -103,7 +104,7 @@ test('a VPN ends with the connection of its process, though the process lives on
 });
 
 test("destroy ends the user's VPN from any process of that user, and nobody else's", {
-  timeout: 120_000,
+  timeout: 300_000,
 }, async (t) => {
   const lab = await vpnLab(t, { networks: [1, 2] });
   if (!lab) return;

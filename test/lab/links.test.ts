@@ -29,6 +29,8 @@ async function addLinks(app: LabHost): Promise<void> {
   await app.configure('br0', ['10.77.0.1/24']);
   await app.linkIsUp('eth1');
   await app.linkIsUp('br0');
+  // Each brings a route of its own that is copied, a moment later.
+  for (const link of ['far1', 'farc', 'vethc']) await app.linkIsUp(link);
 }
 
 /** "172.20.0.0/16 eth1 172.20.0.1", sorted; what `ip` shows of the LAN table. */

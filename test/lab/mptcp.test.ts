@@ -126,7 +126,8 @@ async function stall({ host }: Exit): Promise<void> {
 /** TCP has waited in vain and tried again, this many times. */
 async function retried(host: LabHost, times: number, since: number): Promise<void> {
   const isTriedAgain = async () => (await timeouts(host)) >= since + times || undefined;
-  await eventually('TCP tries again', isTriedAgain);
+  // Each time it waits twice as long.
+  await eventually('TCP tries again', isTriedAgain, 90_000);
 }
 
 function timeouts(host: LabHost): Promise<number> {

@@ -56,7 +56,7 @@ export class LabHost {
       env: environment(options),
       cwd: '/',
       encoding: 'utf8',
-      timeout: options.timeoutMs ?? 20_000,
+      timeout: options.timeoutMs ?? 60_000,
       killSignal: 'SIGKILL',
       maxBuffer: 1 << 28,
       ...(options.input === undefined ? {} : { input: options.input }),

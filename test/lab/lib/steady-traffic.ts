@@ -47,6 +47,8 @@ const FILE = fileURLToPath(import.meta.url);
 const ECHO = 7;
 const PAUSE_MS = 5;
 const QUESTION_MS = 100;
+/** For the first word on a connection that stands: without patience new ones would keep a busy server from ever saying it. */
+const CONNECTED_MS = 2000;
 const PATIENCE_MS = 60_000;
 const SOL_SOCKET = 1;
 const SO_BINDTODEVICE = 25;
@@ -132,7 +134,7 @@ async function askAnew(flow: Flow): Promise<string> {
   try {
     await socket.connect(target, ECHO, QUESTION_MS);
     if (protocol === 'udp') socket.send(Buffer.from('?'));
-    return (await socket.receive(QUESTION_MS)).toString();
+    return (await socket.receive(protocol === 'tcp' ? CONNECTED_MS : QUESTION_MS)).toString();
   } finally {
     socket.close();
   }

@@ -43,10 +43,10 @@ function read(): string[] {
 /** Until nothing has come for a while. */
 function readAll(): string[] {
   const packets: string[] = [];
-  for (let timeoutMs = 500; ; timeoutMs = 10) {
+  for (let timeoutMs = 5000; ; timeoutMs = 200) {
     wait(timeoutMs);
     const more = read();
-    if (more.length === 0 && timeoutMs < 500) return packets;
+    if (more.length === 0 && timeoutMs < 5000) return packets;
     packets.push(...more);
   }
 }

@@ -55,7 +55,7 @@ before(() => {
 after(() => rmSync(directory, { recursive: true, force: true }));
 
 function run(...script: string[]): { status: number | null; stdout: string; stderr: string } {
-  const options = { cwd: directory, encoding: 'utf8', timeout: 30_000 } as const;
+  const options = { cwd: directory, encoding: 'utf8', timeout: 90_000 } as const;
   return spawnSync(process.execPath, ['--import', 'vpn-manager/register', ...script], options);
 }
 

@@ -7,7 +7,7 @@ const socketUrl = new URL('../../../src/vpn/socket.js', import.meta.url).href;
 
 function run(script: string): { status: number | null; stdout: string; stderr: string } {
   const source = `import * as socket from ${JSON.stringify(socketUrl)};\nimport net from 'node:net';\n${script}`;
-  const options = { encoding: 'utf8', timeout: 10_000 } as const;
+  const options = { encoding: 'utf8', timeout: 60_000 } as const;
   return spawnSync(process.execPath, ['--input-type=module', '-e', source], options);
 }
 

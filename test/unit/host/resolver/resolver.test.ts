@@ -53,7 +53,7 @@ function machine(t: TestContext, original = ORIGINAL, isOthers = false): Machine
   });
   const read = () => readFileSync(path, 'utf8');
   const says = async (text: string) => {
-    for (let tries = 0; tries < 500 && !(existsSync(path) && read() === text); tries++) await sleep(20);
+    for (let tries = 0; tries < 1500 && !(existsSync(path) && read() === text); tries++) await sleep(20);
     assert.equal(read(), text);
   };
   return { resolver, path, events, fights, read, says };
@@ -97,11 +97,12 @@ test('what somebody writes, in place or by rename, is overwritten, and is what c
   assert.equal(read(), 'nameserver 192.0.2.79\n');
 });
 
-test('a fight is reported', { timeout: 60_000 }, async (t) => {
+test('a fight is reported', { timeout: 100_000 }, async (t) => {
   const { resolver, path, says, fights } = machine(t);
   await resolver.apply(REQUEST);
   const begin = performance.now();
-  for (let round = 0; round < 10; round++) {
+  // On a machine that stood still meanwhile the first ten may be too far apart.
+  for (let round = 0; round < 10 || (fights.length === 0 && round < 40); round++) {
     writeFileSync(path, `nameserver 192.0.2.${100 + round}\n`);
     await says(TEXT);
   }
