@@ -76,6 +76,11 @@ function indexOf(data: Uint8Array): number {
   return Buffer.from(data).readUInt32LE(4);
 }
 
+/** When wireguard-go last had a handshake: on a busy machine it repeats one 5 s later (withoutRepeats in lib/wireguard-lab.ts). */
+async function lastHandshake({ theirs }: HostileLab): Promise<number> {
+  return (await theirs.show()).peers[0]?.latestHandshake ?? 0;
+}
+
 /** Where the peers of `here` are, wireguard-go first. */
 async function places({ ours }: HostileLab): Promise<(string | undefined)[]> {
   return (await ours.status()).peers.map(({ endpoint }) => endpoint?.address);
@@ -96,6 +101,7 @@ test('garbage of every type and length, and every message of a session cut, spoi
   const { attacker, ours, here, target } = hostile;
   const { initiation, response, data } = await recorded(hostile);
   await pingSizes(hostile.there, INSIDE.IPv4.here, [56]);
+  const handshake = await lastHandshake(hostile);
   const before = await ours.status();
   const inside = await here.capture('wg0', ['not', 'tcp']);
   const attacks: FloodOrder['attack'][] = [
@@ -122,7 +128,8 @@ test('garbage of every type and length, and every message of a session cut, spoi
   const { unauthentic = 0, replayed = 0 } = counted(before, after);
   assert.ok(unauthentic >= 8 * (data.length - TRANSPORT_HEADER_BYTES), 'each wrong bit was found');
   assert.ok(replayed > 0);
-  assert.equal(after.counters.handshakes, before.counters.handshakes, 'the session is the one that it was');
+  const again = (await lastHandshake(hostile)) === handshake ? 0 : 1;
+  assert.ok((counted(before, after).handshakes ?? 0) <= again, 'the session is the one that it was');
   assert.ok(ours.process.running);
 });
 
@@ -189,6 +196,7 @@ test(`${FLOOD} messages of each kind, and as many again: traffic goes on, memory
       const { attack, from, counters } = floodsBehind(await recorded(hostile))[name] as Flood;
       const isLarge = attack.kind === 'recorded' && (attack.messages[0]?.length ?? 0) > 2048;
       const [count, perSecond] = isLarge ? [FLOOD / 20, PER_SECOND / 20] : [FLOOD, PER_SECOND];
+      const handshake = await lastHandshake(hostile);
       const before = await ours.status();
       const resident = [residentBytes(hostile)];
       for (let round = 0; round < 2; round++) {
@@ -206,7 +214,8 @@ test(`${FLOOD} messages of each kind, and as many again: traffic goes on, memory
       const refused = counters.reduce((sum, counter) => sum + (counted(before, after)[counter] ?? 0), 0);
       // A busy machine drops most of it before the tunnel sees it.
       assert.ok(refused > count / 50, 'it has arrived, and was refused for what it is');
-      assert.equal(after.counters.responsesSent, before.counters.responsesSent, 'nobody has a session for it');
+      const repeats = (await lastHandshake(hostile)) === handshake ? 0 : 1;
+      assert.ok((counted(before, after).responsesSent ?? 0) <= repeats, 'nobody has a session for it');
       assert.deepEqual(await places(hostile), ['192.0.2.2', '192.0.2.2', undefined]);
       assert.ok(ours.process.running && !ours.process.stdout.includes('"ended"'));
     });
@@ -233,7 +242,7 @@ test('while initiations come from everywhere both peers begin anew, and one from
     return () => isOver;
   };
   const isAnswered = async (host: LabHost, address: string) => {
-    const { status } = await host.run('ping', ['-n', '-c1', '-W1', address], { check: false });
+    const { status } = await host.run('ping', ['-n', '-c1', '-W3', address], { check: false });
     return status === 0 || undefined;
   };
   const isOver = await begin(attacker, PER_SECOND);
