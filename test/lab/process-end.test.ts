@@ -25,7 +25,7 @@ const MEANING = {
 } as const;
 const STATES = Object.keys(MEANING) as (keyof typeof MEANING)[];
 /** Far more than any end takes, far less than any time-out of the product that could hide a process that hangs. */
-const BOUND_MS = 15_000;
+const BOUND_MS = 25_000;
 
 test('a process with a VPN ends in every way, and its VPN with it', { timeout: 300_000 }, async (t) => {
   if (!requireRoot(t)) return;

@@ -231,6 +231,9 @@ test('vpnctl run', { timeout: 300_000 }, async (t) => {
     const lookalike = join(foreign.directory, 'app-vpnctl-x-0123456789abcdef.scope');
     mkdirSync(lookalike);
     await lab.app.run('chown', ['2001', lookalike]);
+    await eventually('those of earlier programs are removed', async () => {
+      return launches(here).every((name) => path.includes(name)) || undefined;
+    });
     await lab.vpnd.kill9();
     assert.ok(program.running);
     assert.equal(await sweepLaunches(() => {}), 0);
