@@ -360,7 +360,7 @@ test("whatever has a vNIC's address ends with it", { timeout: 120_000 }, async (
   assert.deepEqual(await capture.stop(), []);
 });
 
-test('whether sockets can be ended is known beforehand, and takes the right to', { timeout: 60_000 }, async (t) => {
+test('whether sockets can be ended is known beforehand, and takes the right to', { timeout: 180_000 }, async (t) => {
   const lab = await socketLab(t);
   if (!lab) return;
   await lab.root.call('require');
@@ -372,7 +372,7 @@ test('whether sockets can be ended is known beforehand, and takes the right to',
   assert.equal(stdout, '');
 });
 
-test('what has ended already is not counted', { timeout: 60_000 }, async (t) => {
+test('what has ended already is not counted', { timeout: 180_000 }, async (t) => {
   const lab = await socketLab(t);
   if (!lab) return;
   const user = await startSocketProcess(lab.app, 2001);

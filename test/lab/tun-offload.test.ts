@@ -12,6 +12,7 @@ import { readFileSync } from 'node:fs';
 import { type TestContext, test } from 'node:test';
 import { TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6, TUN_F_USO4, TUN_F_USO6 } from '../../src/kernel/tun-offload.js';
 import { canonicalState, diffState } from './lib/canonical-state.js';
+import { nothingIsClosing } from './lib/closing.js';
 import { captureDepartures } from './lib/departures.js';
 import { connect, EVERYWHERE, pathOf } from './lib/exits.js';
 import { Lab } from './lib/lab.js';
@@ -95,11 +96,7 @@ async function stageOf(t: TestContext): Promise<Stage | undefined> {
         env: { VPND_SOCKET: lab.vpnd.socket },
       });
       assert.equal(status, 0);
-      // A far end may say its last word late, which is answered.
-      const closing = ['fin-wait-1', 'fin-wait-2', 'closing', 'last-ack'].flatMap((state) => ['state', state]);
-      await eventually('closed connections', async () => {
-        return (await lab.app.run('ss', ['-Htan', ...closing])).stdout === '' || undefined;
-      });
+      await nothingIsClosing(lab.app);
     },
   };
 }
@@ -357,7 +354,7 @@ test('what a holder can set of the TUN is his own affair', { timeout: 240_000 },
   }
 });
 
-test('packets() refuses a TUN with the header, and what it says tells why', { timeout: 60_000 }, async (t) => {
+test('packets() refuses a TUN with the header, and what it says tells why', { timeout: 180_000 }, async (t) => {
   const lab = await vpnLab(t, { networks: [] });
   if (!lab) return;
   const owner = await lab.process(OWNER);
@@ -389,7 +386,7 @@ const PROGRAM = `
 `;
 
 test('probeOffload() turns on what there is and makes the header ten bytes long; a TUN without one is left alone', {
-  timeout: 60_000,
+  timeout: 180_000,
 }, async (t) => {
   if (!requireRoot(t)) return;
   const lab = await Lab.create();

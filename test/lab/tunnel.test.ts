@@ -34,7 +34,7 @@ const PROGRAM = (blocking: boolean) => `
 `;
 
 for (const blocking of [true, false]) {
-  test(`packets() on a TUN, ${blocking ? 'blocking' : 'non-blocking'}`, { timeout: 60_000 }, async (t) => {
+  test(`packets() on a TUN, ${blocking ? 'blocking' : 'non-blocking'}`, { timeout: 180_000 }, async (t) => {
     if (!requireRoot(t)) return;
     const lab = await Lab.create();
     t.after(() => lab.close());

@@ -245,7 +245,7 @@ test('vpnctl run', { timeout: 300_000 }, async (t) => {
   });
 });
 
-test('a sweep removes empty cgroups of launches wherever they are', { timeout: 60_000 }, async (t) => {
+test('a sweep removes empty cgroups of launches wherever they are', { timeout: 180_000 }, async (t) => {
   const why = whyNoCgroup();
   if (why !== undefined) return void t.skip(why);
   const mine = makeCgroup(t);
@@ -271,7 +271,7 @@ test('without cgroup v2 the caller is told so', { timeout: 120_000 }, async (t) 
   assert.match(stderr, /System internal error\. cgroup v2 is not mounted.*mount -t cgroup2/);
 });
 
-test('a pid that was given away is not moved', { timeout: 60_000 }, async (t) => {
+test('a pid that was given away is not moved', { timeout: 180_000 }, async (t) => {
   const why = whyNoCgroup();
   if (why !== undefined) return void t.skip(why);
   const mine = makeCgroup(t);

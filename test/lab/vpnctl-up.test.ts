@@ -7,6 +7,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { canonicalState, diffState } from './lib/canonical-state.js';
+import { nothingIsClosing } from './lib/closing.js';
 import { captureDepartures, kinds } from './lib/departures.js';
 import { EVERYWHERE, pathOf } from './lib/exits.js';
 import { ADDRESSES } from './lib/standard-lab.js';
@@ -46,6 +47,7 @@ test(
     const before = await canonicalState(lab.app);
     const app = await lab.process(UID);
     assert.deepEqual(await app.call('ask', ...EVERYWHERE), PHYSICAL);
+    await nothingIsClosing(lab.app);
     await up(user, lab);
 
     const departures = await captureDepartures(lab.app);
