@@ -34,14 +34,10 @@ function flood({ target, attack, count, perSecond, from }: FloodOrder): FloodRep
   const way = from === 'anywhere' ? spoofing(target) : sockets(target, from === 'here' ? [undefined] : from, attack);
   const total = count ?? messages.length;
   const begin = performance.now();
-  let schedule = begin;
   let sent = 0;
   let answers = 0;
   while (sent < total) {
-    const now = performance.now();
-    // What a busy machine has kept it from is not made up for, which would be another flood.
-    schedule = Math.max(schedule, now - 100 - (sent / perSecond) * 1000);
-    const due = Math.min(total, Math.ceil(((now - schedule) / 1000) * perSecond));
+    const due = Math.min(total, Math.ceil(((performance.now() - begin) / 1000) * perSecond));
     for (; sent < due; sent++) way.send(messages[sent % messages.length] ?? new Uint8Array(), sent);
     answers += way.answers();
     Atomics.wait(pause, 0, 0, 1);
