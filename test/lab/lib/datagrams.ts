@@ -70,7 +70,7 @@ def receive():
 threading.Thread(target=receive, daemon=True).start()
 while question := sender.recv(4):
     asked = int.from_bytes(question, 'big')
-    patience = 3 if asked == len(sizes) else 0.1
+    patience = 6 if asked == len(sizes) else 0.1
     with news:
         last = time.monotonic()
         while len(seen) + wrong < asked and (left := last + patience - time.monotonic()) > 0: news.wait(left)
