@@ -33,10 +33,10 @@ async function goesThroughTunnel(lab: PolicyLab, uids: readonly number[], target
       const source = target.includes(':') ? client.ipv6 : client.ipv4;
       for (const protocol of PROTOCOLS) {
         const wanted = protocol.startsWith('dns') ? { side: name } : { side: name, source };
-        const answer = await lab.probe({ uid, protocol, target, timeoutMs: 5000 });
+        const answer = await lab.probe({ uid, protocol, target, timeoutMs: 20_000 });
         assert.deepEqual(answer, wanted, `${uid} ${protocol} ${target}`);
       }
-      const alone: Probe = { protocol: 'udp', target, unconnected: true, timeoutMs: 5000 };
+      const alone: Probe = { protocol: 'udp', target, unconnected: true, timeoutMs: 20_000 };
       assert.deepEqual(await lab.probe({ uid, ...alone }), { side: name, source }, `${uid} datagram ${target}`);
     }
   }
@@ -45,7 +45,7 @@ async function goesThroughTunnel(lab: PolicyLab, uids: readonly number[], target
 /** The same by somebody whom the VPN leaves alone: without it the attack would show nothing. */
 async function attackWorks(lab: PolicyLab, uid: number, targets: readonly string[]): Promise<Moment> {
   for (const target of targets) {
-    const answer = await lab.probe({ uid, protocol: 'udp', target, timeoutMs: 5000 });
+    const answer = await lab.probe({ uid, protocol: 'udp', target, timeoutMs: 20_000 });
     assert.equal(side(answer), 'attacker', `uid ${uid} to ${target}`);
   }
   return lab.moment();
@@ -129,7 +129,7 @@ for (const victim of VICTIMS) {
       for (const uid of covered) {
         for (const target of [...servers, router.ipv4, router.ipv6, lanHost.ipv4, lanHost.ipv6, '127.0.0.53', '::1']) {
           for (const protocol of ['dns-udp', 'dns-tcp'] as const) {
-            const answer = await net.probe({ uid, protocol, target, timeoutMs: 5000 });
+            const answer = await net.probe({ uid, protocol, target, timeoutMs: 20_000 });
             assert.deepEqual(answer, { side: 'exit1' }, `${uid} ${protocol} ${target}`);
           }
         }
@@ -173,7 +173,7 @@ for (const victim of VICTIMS) {
     );
     assert.equal(ports.size, 1, 'one socket is protected');
     const probes: Probe[] = (['tcp', 'udp'] as const).map((protocol) => {
-      return { protocol, target: internet.ipv4, port: exit.port, timeoutMs: 2000 };
+      return { protocol, target: internet.ipv4, port: exit.port, timeoutMs: 20_000 };
     });
     for (const uid of covered) {
       // Nobody is at that port behind the exit: the exit says so, from inside the tunnel.

@@ -47,7 +47,8 @@ test('64 calls at once of one process: one setUp succeeds, all the rest as the c
       await each(async (c) => { const fd = await c.setUp(${JSON.stringify(CONFIG)}); await c.destroy(); return fd; }),
     ]));`;
   const args = ['-e', script];
-  const { stdout } = await app.node('--input-type=module', args, { uid: 2001, env: { VPND_SOCKET: socket } });
+  const env = { VPND_SOCKET: socket };
+  const { stdout } = await app.node('--input-type=module', args, { uid: 2001, env, timeoutMs: 90_000 });
   const [setUps, protects, destroys, pairs] = JSON.parse(stdout) as (string | number)[][];
   assert.deepEqual(tally(setUps), { number: 1, 2203002: COUNT - 1 });
   assert.deepEqual(tally(protects), { undefined: COUNT });
