@@ -96,7 +96,7 @@ for (const offload of [true, false]) {
 }
 
 test('a socket that stays full for long: what waits is sent in order, then everything goes on', {
-  timeout: 60_000,
+  timeout: 120_000,
 }, async (t) => {
   if (!requireRoot(t)) return;
   const pair = await startPlainPair(t, { here: { sendBufferBytes: 2304 } });
@@ -112,7 +112,7 @@ test('a socket that stays full for long: what waits is sent in order, then every
 });
 
 test('while the socket is full the tunnel sleeps, answers its owner, and can be closed', {
-  timeout: 60_000,
+  timeout: 120_000,
 }, async (t) => {
   if (!requireRoot(t)) return;
   const { here, there } = await startPlainPair(t, { here: { sendBufferBytes: 2304 } });
@@ -137,7 +137,7 @@ test('while the socket is full the tunnel sleeps, answers its owner, and can be 
 });
 
 test('another socket takes over while the one before is full: what waited goes out by it', {
-  timeout: 60_000,
+  timeout: 120_000,
 }, async (t) => {
   if (!requireRoot(t)) return;
   const pair = await startPlainPair(t, { here: { sendBufferBytes: 2304 } });

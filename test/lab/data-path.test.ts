@@ -110,7 +110,7 @@ for (const mode of MODES) {
   });
 
   test(`UDP sent in segments with ${mode.name} arrives as single datagrams, in order`, {
-    timeout: 120_000,
+    timeout: 240_000,
   }, async (t) => {
     if (!requireRoot(t)) return;
     const pair = await startPlainPair(t, options);
@@ -143,7 +143,7 @@ for (const overhead of [1, 3, 64]) {
   });
 }
 
-test('TCP with an MTU of every kind: odd, the smallest, large', { timeout: 180_000 }, async (t) => {
+test('TCP with an MTU of every kind: odd, the smallest, large', { timeout: 300_000 }, async (t) => {
   if (!requireRoot(t)) return;
   for (const mtu of [1281, 1280, 9001]) {
     const pair = await startPlainPair(t, { mtu, there: { offload: false } });
