@@ -185,7 +185,7 @@ test('an idle process ends by process.exit() at once, too', { timeout: 120_000 }
 });
 
 test('fifty tunnels one after the other, with traffic, leave no descriptor and no thread', {
-  timeout: 120_000,
+  timeout: 300_000,
 }, async (t) => {
   if (!requireRoot(t)) return;
   const pair = await startPlainPair(t);
@@ -194,7 +194,7 @@ test('fifty tunnels one after the other, with traffic, leave no descriptor and n
   await here.ask({ command: 'close' });
   await here.ended();
   const options = { peer: { address: OUTSIDE.IPv4.there, port: 52_000 } };
-  const left = await here.ask<Resources[]>({ command: 'cycle', times: 50, mtu: 1420, options }, 60_000);
+  const left = await here.ask<Resources[]>({ command: 'cycle', times: 50, mtu: 1420, options }, 200_000);
   assert.equal(left.length, 50);
   // Of the last one, or of any, a thread may have been seen that was about to end.
   const fds = Math.min(...left.map((each) => each.fds));
