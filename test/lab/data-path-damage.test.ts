@@ -58,7 +58,7 @@ for (const family of FAMILIES) {
   });
 
   test(`UDP over ${family}: a damaged datagram is missing, the others arrive as they were sent`, {
-    timeout: 120_000,
+    timeout: 300_000,
   }, async (t) => {
     if (!requireRoot(t)) return;
     const { here, there } = await startPlainPair(t);
@@ -89,7 +89,7 @@ for (const family of FAMILIES) {
 }
 
 test('damage before sealing and loss in either direction: the stream is right in the end', {
-  timeout: 120_000,
+  timeout: 300_000,
 }, async (t) => {
   if (!requireRoot(t)) return;
   const { here, there } = await startPlainPair(t);
