@@ -74,7 +74,7 @@ test('64 connections of one user at once: one setUp succeeds, and any of them ma
   await stateBecomes(app, before);
 });
 
-test('64 users at once: each gets a VPN of its own with DNS, and all go again', { timeout: 240_000 }, async (t) => {
+test('64 users at once: each gets a VPN of its own with DNS, and all go again', { timeout: 600_000 }, async (t) => {
   if (!requireRoot(t)) return;
   const { app, socket, before } = await service(t);
   const clients = await connect(t, socket, USERS);
@@ -101,7 +101,7 @@ test('64 users at once: each gets a VPN of its own with DNS, and all go again', 
   }
 });
 
-test("64 users' calls, interleaved, do not disturb each other", { timeout: 240_000 }, async (t) => {
+test("64 users' calls, interleaved, do not disturb each other", { timeout: 600_000 }, async (t) => {
   if (!requireRoot(t)) return;
   const { app, socket, before } = await service(t);
   const clients = await connect(t, socket, USERS);
@@ -177,7 +177,7 @@ test("a user's calls are worked in order of arrival", { timeout: 120_000 }, asyn
   await stateBecomes(app, before);
 });
 
-test('a thousand calls sent at once are all answered, as the contract says', { timeout: 240_000 }, async (t) => {
+test('a thousand calls sent at once are all answered, as the contract says', { timeout: 600_000 }, async (t) => {
   if (!requireRoot(t)) return;
   const { app, socket, before } = await service(t);
   const [client] = (await connect(t, socket, [2001])) as [RawClient];
