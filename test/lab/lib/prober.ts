@@ -48,7 +48,7 @@ export async function startProber(host: LabHost, options: ProberOptions): Promis
   const call = async (operation: string, ...args: unknown[]): Promise<unknown> => {
     const id = ++last;
     process.write(`${JSON.stringify({ id, operation, args })}\n`);
-    const [line] = await process.waitFor(new RegExp(`^\\{"id":${id},.*$`, 'm'), PATIENCE_MS);
+    const [line] = await process.waitFor(new RegExp(`^\\{"id":${id},.*\\n`, 'm'), PATIENCE_MS);
     const { result, error } = JSON.parse(line) as { result?: unknown; error?: { code?: number; message: string } };
     if (error) throw new AppError(error.code, `uid ${uid}: ${operation}: ${error.message}`);
     return result;

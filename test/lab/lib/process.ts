@@ -23,7 +23,7 @@ export interface LabProcess {
   readonly exited: Promise<Result>;
   readonly running: boolean;
   write(text: string): void;
-  /** SIGTERM by default, SIGKILL when that has not ended it within 3 s. */
+  /** SIGTERM by default, SIGKILL when that has not ended it within 20 s. */
   kill(signal?: NodeJS.Signals): Promise<Result>;
   /** Waits for a line (or any match) on stdout or stderr; rejects with the output when the process ends without it. */
   waitFor(pattern: RegExp, timeoutMs?: number): Promise<RegExpExecArray>;
@@ -111,13 +111,13 @@ class Child implements LabProcess {
 
   async kill(signal: NodeJS.Signals = 'SIGTERM'): Promise<Result> {
     this.#child.kill(signal);
-    const late = setTimeout(() => this.killNow(), 3000);
+    const late = setTimeout(() => this.killNow(), 20_000);
     const result = await this.exited;
     clearTimeout(late);
     return result;
   }
 
-  async waitFor(pattern: RegExp, timeoutMs = 15_000): Promise<RegExpExecArray> {
+  async waitFor(pattern: RegExp, timeoutMs = 40_000): Promise<RegExpExecArray> {
     const deadline = Date.now() + timeoutMs;
     for (;;) {
       const match = pattern.exec(this.stdout) ?? pattern.exec(this.stderr);
