@@ -8,7 +8,7 @@ import { test } from 'node:test';
 import { ADDRESSES } from '../lab/lib/standard-lab.js';
 import type { App } from './lib/app.js';
 import { assertRefused } from './lib/rows.js';
-import { POLICY, scene, USERS } from './lib/scene.js';
+import { POLICY, scene, USERS, until } from './lib/scene.js';
 
 const TO = ADDRESSES.internet.ipv4;
 const PHYSICAL = ADDRESSES.app.ipv4;
@@ -221,6 +221,8 @@ test('who is covered', { timeout: 600_000 }, async (t) => {
       await new Promise((resolve) => socket.send('out', resolve));
       socket.close();
     });
+    // It waits for what the router answers, who has not been asked so far.
+    await until('it has left', async () => (await capture.peek()).length > 0);
     assert.deepEqual(
       (await capture.stop()).map((packet) => [packet.source, packet.destination]),
       [[PHYSICAL, TO]],

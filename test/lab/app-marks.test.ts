@@ -86,7 +86,19 @@ function within<T>(scene: Scene, path: string, use: () => T): T {
     return use();
   } finally {
     enter(scene.scratch);
-    for (const directory of fresh.reverse()) rmdirSync(directory);
+    for (const directory of fresh.reverse()) removeEmptied(directory);
+  }
+}
+
+/** A process that has ended leaves its cgroup a moment after its parent has heard of its end. */
+function removeEmptied(directory: string): void {
+  for (let attempt = 0; ; attempt++) {
+    try {
+      return rmdirSync(directory);
+    } catch (error) {
+      if (attempt === 200) throw error;
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 20);
+    }
   }
 }
 
@@ -407,7 +419,7 @@ function tests(): void {
 
   /** Runs scenarios side by side in network namespaces of their own. Returns what they had to say. */
   const lab = (title: string, run: (play: (what: string) => Promise<Played>, t: test.TestContext) => Promise<void>) =>
-    test(title, { skip, timeout: 120_000 }, async (t) => {
+    test(title, { skip, timeout: 300_000 }, async (t) => {
       if (!requireRoot(t)) return;
       const name = `vpnd_t${process.pid.toString(36)}`;
       const scratches: string[] = [];

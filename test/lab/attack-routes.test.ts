@@ -8,7 +8,7 @@ import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { leasePublicPrefix, pushRoutes } from './lib/attackers/dhcp.js';
 import { routerAdvertisement } from './lib/attackers/frames.js';
-import { isDatagramTo, isSearch, raise, searchesFor, VICTIMS } from './lib/attackers/victim.js';
+import { isArpReply, isDatagramTo, isSearch, raise, searchesFor, VICTIMS } from './lib/attackers/victim.js';
 import { connect, startServers } from './lib/exits.js';
 import type { DepartedPacket } from './lib/leak-check.js';
 import { ADVERTISED_PREFIX, type Moment, POLICY_ADDRESSES, type PolicyLab, policyLab } from './lib/policy-lab.js';
@@ -33,10 +33,10 @@ async function goesThroughTunnel(lab: PolicyLab, uids: readonly number[], target
       const source = target.includes(':') ? client.ipv6 : client.ipv4;
       for (const protocol of PROTOCOLS) {
         const wanted = protocol.startsWith('dns') ? { side: name } : { side: name, source };
-        const answer = await lab.probe({ uid, protocol, target, timeoutMs: 5000 });
+        const answer = await lab.probe({ uid, protocol, target, timeoutMs: 20_000 });
         assert.deepEqual(answer, wanted, `${uid} ${protocol} ${target}`);
       }
-      const alone: Probe = { protocol: 'udp', target, unconnected: true, timeoutMs: 5000 };
+      const alone: Probe = { protocol: 'udp', target, unconnected: true, timeoutMs: 20_000 };
       assert.deepEqual(await lab.probe({ uid, ...alone }), { side: name, source }, `${uid} datagram ${target}`);
     }
   }
@@ -45,7 +45,7 @@ async function goesThroughTunnel(lab: PolicyLab, uids: readonly number[], target
 /** The same by somebody whom the VPN leaves alone: without it the attack would show nothing. */
 async function attackWorks(lab: PolicyLab, uid: number, targets: readonly string[]): Promise<Moment> {
   for (const target of targets) {
-    const answer = await lab.probe({ uid, protocol: 'udp', target, timeoutMs: 5000 });
+    const answer = await lab.probe({ uid, protocol: 'udp', target, timeoutMs: 20_000 });
     assert.equal(side(answer), 'attacker', `uid ${uid} to ${target}`);
   }
   return lab.moment();
@@ -94,7 +94,7 @@ for (const victim of VICTIMS) {
     await net.attacker.configure('eth0', [`${INSIDE.ipv4}/8`, `${INSIDE.ipv6}/8`, ...claimed]);
     await net.attacker.ip(...['203.0.113.0/24', '198.51.100.0/24'].map((prefix) => `route add ${prefix} dev eth0`));
     await startServers(net.attacker, 'attacker', Object.values(INSIDE));
-    const { facts } = await raise(net, victim);
+    const { facts, exit } = await raise(net, victim);
     await leasePublicPrefix(net.app, 'eth0');
     await net.app.configure('eth0', ['10.0.0.200/8', 'fd00::200/8']);
     const hosts = [`${internet.ipv4}/32`, `${internet.ipv6}/128`];
@@ -107,7 +107,10 @@ for (const victim of VICTIMS) {
     for (const target of [...EVERYWHERE, ...Object.values(INSIDE)]) {
       assert.deepEqual(searchesFor(after(left, since), target), [], 'nobody looks for it on the link');
     }
-    assert.deepEqual(await net.leaks(facts, undefined, since), []);
+    // Some seconds later the attacker's kernel asks again for whom it has answered, and is told.
+    const isTold = (packet: DepartedPacket) => isArpReply(packet) && packet.source !== exit.client.ipv4;
+    const isUncovered = (packet: DepartedPacket) => isTold(packet) || (facts.isUncovered?.(packet) ?? false);
+    assert.deepEqual(await net.leaks({ ...facts, isUncovered }, undefined, since), []);
   });
 
   test(`${whose}: routes and a lease for the address of its name server do not get at its queries`, {
@@ -129,7 +132,7 @@ for (const victim of VICTIMS) {
       for (const uid of covered) {
         for (const target of [...servers, router.ipv4, router.ipv6, lanHost.ipv4, lanHost.ipv6, '127.0.0.53', '::1']) {
           for (const protocol of ['dns-udp', 'dns-tcp'] as const) {
-            const answer = await net.probe({ uid, protocol, target, timeoutMs: 5000 });
+            const answer = await net.probe({ uid, protocol, target, timeoutMs: 20_000 });
             assert.deepEqual(answer, { side: 'exit1' }, `${uid} ${protocol} ${target}`);
           }
         }
@@ -173,7 +176,7 @@ for (const victim of VICTIMS) {
     );
     assert.equal(ports.size, 1, 'one socket is protected');
     const probes: Probe[] = (['tcp', 'udp'] as const).map((protocol) => {
-      return { protocol, target: internet.ipv4, port: exit.port, timeoutMs: 2000 };
+      return { protocol, target: internet.ipv4, port: exit.port, timeoutMs: 20_000 };
     });
     for (const uid of covered) {
       // Nobody is at that port behind the exit: the exit says so, from inside the tunnel.

@@ -58,7 +58,7 @@ for (const family of FAMILIES) {
   });
 
   test(`UDP over ${family}: a damaged datagram is missing, the others arrive as they were sent`, {
-    timeout: 120_000,
+    timeout: 300_000,
   }, async (t) => {
     if (!requireRoot(t)) return;
     const { here, there } = await startPlainPair(t);
@@ -68,14 +68,9 @@ for (const family of FAMILIES) {
       const before = { kernel: await kernelCounters(there.host), faults: (await there.call({ ask: 'counts' })).faults };
       await there.call({ ask: 'fault', fault: { in: 'open', what: 'flip', every: 17, at: byte, fromBytes: 500 } });
       const segments = { segmentBytes: 1200, count: 40, sends: 10 };
-      const joined = await sendSegments(here.host, there.host, address, segments);
-      const alone = await sendDatagrams(here.host, there.host, address, [
-        500,
-        900,
-        901,
-        902,
-        ...new Array(100).fill(1000),
-      ]);
+      const joined = await sendSegments(here.host, there.host, address, segments, 'damaged');
+      const sizes = [500, 900, 901, 902, ...new Array(100).fill(1000)];
+      const alone = await sendDatagrams(here.host, there.host, address, sizes, 'damaged');
       await there.call({ ask: 'fault' });
       const faults = (await there.call({ ask: 'counts' })).faults - before.faults;
       const found = ((await kernelCounters(there.host))[counter] ?? 0) - (before.kernel[counter] ?? 0);
@@ -89,7 +84,7 @@ for (const family of FAMILIES) {
 }
 
 test('damage before sealing and loss in either direction: the stream is right in the end', {
-  timeout: 120_000,
+  timeout: 300_000,
 }, async (t) => {
   if (!requireRoot(t)) return;
   const { here, there } = await startPlainPair(t);

@@ -46,7 +46,13 @@ async function slowDown(host: LabHost, rate: string): Promise<void> {
 
 /** Everything `here` has read from its TUN came out of the TUN `there`. */
 async function assertNothingLost({ here, there }: PlainPair): Promise<void> {
-  const [{ counters: sent }, { counters: arrived }] = [await here.status(), await there.status()];
+  let [sent, arrived] = [(await here.status()).counters, (await there.status()).counters];
+  // The last word of a connection may still be under way.
+  const hasArrived = async () => {
+    [sent, arrived] = [(await here.status()).counters, (await there.status()).counters];
+    return (arrived.packetsIn === sent.packetsOut && arrived.bytesIn === sent.bytesOut) || undefined;
+  };
+  await eventually('what was sent', hasArrived).catch(() => undefined);
   assert.deepEqual([sent.unsent, sent.unroutable, sent.undelivered], [0, 0, 0]);
   assert.deepEqual([arrived.packetsIn, arrived.bytesIn], [sent.packetsOut, sent.bytesOut]);
   const [queue] = await here.host.json<{ drops: number }[]>('tc', ['-s', '-j', 'qdisc', 'show', 'dev', 'eth0']);
@@ -90,7 +96,7 @@ for (const offload of [true, false]) {
 }
 
 test('a socket that stays full for long: what waits is sent in order, then everything goes on', {
-  timeout: 60_000,
+  timeout: 120_000,
 }, async (t) => {
   if (!requireRoot(t)) return;
   const pair = await startPlainPair(t, { here: { sendBufferBytes: 2304 } });
@@ -106,7 +112,7 @@ test('a socket that stays full for long: what waits is sent in order, then every
 });
 
 test('while the socket is full the tunnel sleeps, answers its owner, and can be closed', {
-  timeout: 60_000,
+  timeout: 120_000,
 }, async (t) => {
   if (!requireRoot(t)) return;
   const { here, there } = await startPlainPair(t, { here: { sendBufferBytes: 2304 } });
@@ -115,19 +121,23 @@ test('while the socket is full the tunnel sleeps, answers its owner, and can be 
   await flood.waitFor(/^flooding$/m);
   await eventually('the socket is full', async () => ((await here.status()).counters.waits > 0 ? true : undefined));
   const before = processorMs(here.process.pid);
+  const begin = performance.now();
   const { counters } = await here.status();
   await new Promise((resolve) => setTimeout(resolve, 2000));
   const spent = processorMs(here.process.pid) - before;
-  assert.ok(spent < 200, `${spent} ms of processor in 2 s`);
+  // Who does not sleep takes all of it, or its share of a busy machine.
+  assert.ok(spent < 400, `${spent} ms of processor in 2 s`);
   const { counters: later } = await here.status();
-  assert.ok(later.packetsOut - counters.packetsOut < 50, 'the TUN is not read meanwhile');
+  const seconds = (performance.now() - begin) / 1000;
+  // The link takes 7 in a second, the flood has a thousand.
+  assert.ok(later.packetsOut - counters.packetsOut < 25 * seconds, 'the TUN is not read meanwhile');
   await here.ask({ command: 'close' });
   assert.equal(await here.ended(), 'without an error');
   await there.status();
 });
 
 test('another socket takes over while the one before is full: what waited goes out by it', {
-  timeout: 60_000,
+  timeout: 120_000,
 }, async (t) => {
   if (!requireRoot(t)) return;
   const pair = await startPlainPair(t, { here: { sendBufferBytes: 2304 } });

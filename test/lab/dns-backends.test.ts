@@ -23,8 +23,8 @@ const FAR = [PLACES[0], PLACES[1]];
 const LAN = [POLICY_ADDRESSES.lanHost.ipv4, POLICY_ADDRESSES.lanHost.ipv6];
 /** libc by UDP and by TCP; the names tell the user, the transport and the phase. */
 const WAYS = [
-  ['udp', 'timeout:2'],
-  ['tcp', 'timeout:2 use-vc'],
+  ['udp', 'timeout:10'],
+  ['tcp', 'timeout:10 use-vc'],
 ] as const;
 
 /** Every way to ask of one user, in the end: `libc` and `direct` name who answered. `cgroup`: of an application of the user. */
@@ -178,7 +178,15 @@ async function isAskedByTheResolver(lab: DnsLab): Promise<void> {
   // The bus talks to users that it finds there.
   await lab.app.run('sh', ['-c', 'echo "dns-user:x:2001:2001::/:/bin/false" >> /etc/passwd']);
   const asked = await lab.asked(() => resolvectlAs(lab.app, 2001, 'query', name));
-  assert.deepEqual(asked, { exit1: [], exit2: [], outside: [`${name} @${MACHINE[0]}`] });
+  // Of the machine's servers whichever it is with at the moment: it leaves one that was slow.
+  const { outside, ...inside } = asked;
+  assert.deepEqual(inside, { exit1: [], exit2: [] });
+  assert.notDeepEqual(outside, []);
+  const allowed = MACHINE.map((server) => `${name} @${server}`);
+  assert.deepEqual(
+    outside.filter((each) => !allowed.includes(each)),
+    [],
+  );
   const exceptions = await lab.exceptions();
   assert.ok(exceptions.some(({ uid, socket }) => uid === 2001 && (socket as string) === 'resolver'));
   const isUncovered = ({ destination, destinationPort }: DepartedPacket) =>

@@ -25,7 +25,7 @@ const MEANING = {
 } as const;
 const STATES = Object.keys(MEANING) as (keyof typeof MEANING)[];
 /** Far more than any end takes, far less than any time-out of the product that could hide a process that hangs. */
-const BOUND_MS = 15_000;
+const BOUND_MS = 25_000;
 
 test('a process with a VPN ends in every way, and its VPN with it', { timeout: 300_000 }, async (t) => {
   if (!requireRoot(t)) return;
@@ -35,7 +35,7 @@ test('a process with a VPN ends in every way, and its VPN with it', { timeout: 3
     for (const ending of ENDINGS) {
       await t.test(`${ending} ${MEANING[state]}`, async () => {
         const child = app.spawnNode(CHILD, [state, ending], { uid: 2001, env: { VPND_SOCKET: vpnd.socket } });
-        await child.waitFor(/^ready$/m);
+        await child.waitFor(/^ready$/m, 60_000);
         assert.deepEqual(await tunnelsOf(app), state === 'call' ? [] : ['vpn-tun0']);
         process.kill(child.pid, 'SIGUSR2');
         checkEnd(await endOf(child), state, ending);
@@ -56,7 +56,7 @@ test('a process with a VPN ends in every way, and its VPN with it', { timeout: 3
       uid: 2001,
       env: { VPND_SOCKET: vpnd.socket },
     });
-    await child.waitFor(/^ready$/m);
+    await child.waitFor(/^ready$/m, 60_000);
     await new Promise((resolve) => setTimeout(resolve, 1500));
     assert.ok(child.running);
     assert.doesNotMatch(child.stdout, /nothing left/);
@@ -77,7 +77,7 @@ test('a process with a VPN ends in every way, and its VPN with it', { timeout: 3
       app.spawnNode('--input-type=module', ['-e', script(calls)], { uid: 2001, env: { VPND_SOCKET: vpnd.socket } });
     const config = `{ addresses: [{ address: { address: '10.0.0.5' }, prefixLength: 24 }] }`;
     const child = run(`await connection.setUp(${config});`);
-    await child.waitFor(/^ready$/m);
+    await child.waitFor(/^ready$/m, 60_000);
     const other = run('await connection.destroy();');
     assert.equal((await endOf(other)).status, 0);
     assert.equal((await endOf(child)).status, 0);
@@ -91,7 +91,7 @@ test('a process with a VPN ends in every way, and its VPN with it', { timeout: 3
   ] as const) {
     await t.test(`${ending} ${MEANING[state]} while vpnd is stopped`, async () => {
       const child = app.spawnNode(CHILD, [state, ending], { uid: 2001, env: { VPND_SOCKET: vpnd.socket } });
-      await child.waitFor(/^ready$/m);
+      await child.waitFor(/^ready$/m, 60_000);
       process.kill(vpnd.pid, 'SIGSTOP');
       try {
         process.kill(child.pid, 'SIGUSR2');
@@ -134,7 +134,7 @@ test('a process ends in every way with the service inside, and its VPN with it',
       await t.test(`${ending} ${MEANING[state]}`, async () => {
         const socket = join(mkdtempSync(join(app.directory, 'service-')), 'vpnd.sock');
         const child = app.spawnNode(CHILD, [`service-${state}`, ending, socket]);
-        await child.waitFor(/^ready$/m);
+        await child.waitFor(/^ready$/m, 60_000);
         assert.deepEqual(await tunnelsOf(app), state === 'call' ? [] : ['vpn-tun0']);
         process.kill(child.pid, 'SIGUSR2');
         checkEnd(await endOf(child), state, ending);

@@ -260,7 +260,7 @@ test('only covered sockets receive from a vNIC, whatever they are and are bound 
 
 test('a link with the same index in another network namespace is none of its business', {
   skip,
-  timeout: 60_000,
+  timeout: 180_000,
 }, async (t) => {
   const lab = await guardLab(t);
   if (!lab) return;
@@ -277,7 +277,7 @@ test('a link with the same index in another network namespace is none of its bus
   guard.delete(lab.ifindex);
 });
 
-test('before Linux 6.15 the program finds the namespace by itself', { skip, timeout: 60_000 }, async (t) => {
+test('before Linux 6.15 the program finds the namespace by itself', { skip, timeout: 180_000 }, async (t) => {
   const lab = await guardLab(t);
   if (!lab) return;
   for (const netnsCookie of [lab.cookie, lab.cookie ^ (1n << 63n)]) {
@@ -317,7 +317,7 @@ test('what is missing is named', { skip }, (t) => {
   assert.match(said, /^keeping other users from receiving through a VPN needs CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON /);
 });
 
-test('what it costs a receiver on a link without a rule', { skip, timeout: 60_000 }, async (t) => {
+test('what it costs a receiver on a link without a rule', { skip, timeout: 180_000 }, async (t) => {
   const lab = await guardLab(t);
   if (!lab) return;
   const script = `

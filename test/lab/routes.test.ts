@@ -25,7 +25,7 @@ test('routes of a VPN', { timeout: 180_000 }, async (t) => {
   /** Who answers at each address, by TCP and by UDP: the same, or the difference is told. */
   async function answers(addresses: readonly string[]): Promise<string[]> {
     const ask = (transport: 'tcp' | 'udp') =>
-      user.call('ask', ...addresses.map((address) => ({ transport, address, timeoutMs: 5000 })));
+      user.call('ask', ...addresses.map((address) => ({ transport, address, timeoutMs: 20_000 })));
     const [tcp, udp] = await Promise.all([ask('tcp'), ask('udp')]);
     const client = { exit1: exit.client, server: ADDRESSES.app };
     return addresses.map((address, index) => {

@@ -80,12 +80,12 @@ async function isCovered(lab: PolicyLab, what: string): Promise<void> {
   for (const { uid, exit } of USERS) {
     for (const family of FAMILIES) {
       for (const protocol of PROTOCOLS) {
-        const answer = await lab.probe({ uid, protocol, target: internet[family], timeoutMs: 5000 });
+        const answer = await lab.probe({ uid, protocol, target: internet[family], timeoutMs: 20_000 });
         const wanted = { side: `exit${exit}`, source: exitOf(lab, exit).client[family] };
         assert.deepEqual(answer, wanted, `${what}: ${uid} ${protocol} ${family}`);
       }
       const target = POLICY_ADDRESSES.router[family];
-      const asked = await lab.probe({ uid, protocol: 'dns-udp', target, timeoutMs: 5000 });
+      const asked = await lab.probe({ uid, protocol: 'dns-udp', target, timeoutMs: 20_000 });
       assert.deepEqual(asked, { side: `exit${exit}` }, `${what}: ${uid} DNS ${family}`);
     }
   }
@@ -251,7 +251,7 @@ test('a stranger sets the vNIC down, takes its addresses, the sysctl, the resolv
 });
 
 test('a fight is told as an event and in the log, and not fought more than twice a second', {
-  timeout: 240_000,
+  timeout: 400_000,
 }, async (t) => {
   const lab = await standingLab(t, { ofAnybody: true });
   if (!lab) return;
@@ -259,17 +259,19 @@ test('a fight is told as an event and in the log, and not fought more than twice
   const events = app.spawnNode('dist/src/cli/vpnctl.js', ['events'], { env: { VPND_SOCKET: vpnd.socket } });
   const stranger = app.spawn('sh', [
     '-c',
-    'n=0; while [ $n -lt 2000 ]; do nft delete table inet vpnd 2>/dev/null && n=$((n+1)); sleep 0.02; done',
+    // Ended by SIGTERM it is behind an nft that it waits for, so that none comes later.
+    'trap exit TERM; n=0; while [ $n -lt 2000 ]; do nft delete table inet vpnd 2>/dev/null && n=$((n+1)); sleep 0.02; done',
   ]);
-  await events.waitFor(/"type":"contested"/, 60_000);
+  await events.waitFor(/"type":"contested"/, 120_000);
   // The fight goes on for a while.
-  await eventually('more repairs', async () => restores(vpnd.log()).length >= 8 || undefined, 60_000);
-  await stranger.kill('SIGKILL');
+  await eventually('more repairs', async () => restores(vpnd.log()).length >= 12 || undefined, 150_000);
+  await stranger.kill();
   assert.match(events.stdout, /nft table vpnd/);
   assert.match(vpnd.log(), / warning contested .*nft table vpnd/);
   const times = restores(vpnd.log());
   const seconds = ((times.at(-1) ?? 0) - (times[0] ?? 0)) / 1000;
-  assert.ok(times.length <= 2 * (seconds + 1), `${times.length} in ${seconds} s`);
+  // Each is logged at its end, and the first may have taken seconds.
+  assert.ok(times.length <= 2 * (seconds + 3), `${times.length} in ${seconds} s`);
   await isBack(lab, 'after the fight');
   await isCovered(lab, 'after the fight');
 });

@@ -13,7 +13,7 @@ import { requireRoot } from './lib/prerequisites.js';
 import { pythonFor } from './lib/python.js';
 import { ADDRESSES } from './lib/standard-lab.js';
 import { vpnConfig } from './lib/vpn-app.js';
-import { vpnLab } from './lib/vpn-lab.js';
+import { eventually, vpnLab } from './lib/vpn-lab.js';
 
 const [OWNER, STRANGER] = [2001, 2002];
 const FAMILIES = ['ipv4', 'ipv6'] as const;
@@ -71,6 +71,8 @@ test('super-packets of sockets that pass the rules by go nowhere', { timeout: 12
     kinds(left),
     FAMILIES.map((family) => `udp ${app[family]} > ${server[family]}:9`),
   );
+  // What is still in the TUN would go with it: each family's send is one packet, or the segments of it.
+  await eventually('the holder has read', async () => (await carried()) >= FAMILIES.length || undefined);
   await holder.call('destroy');
   const seen = await holder.call('mirrored', fd);
   if ((offload & TUN_F_USO4) === 0) return;

@@ -8,6 +8,7 @@
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { nothingIsClosing } from './lib/closing.js';
 import { captureDepartures, kinds } from './lib/departures.js';
 import { connect, EVERYWHERE, pathOf } from './lib/exits.js';
 import { ADDRESSES } from './lib/standard-lab.js';
@@ -23,6 +24,7 @@ test('TCP and UDP, IPv4 and IPv6, go through the tunnel; only its datagrams leav
   const [owner, user] = await Promise.all([lab.process(2001), lab.process(2001)]);
   const physical = pathOf('server', ADDRESSES.app);
   assert.deepEqual(await user.call('ask', ...EVERYWHERE), physical);
+  await nothingIsClosing(lab.app);
 
   await connect(owner, exit, vpnConfig(exit.vnic, { mtu: 1400 }));
   const departures = await captureDepartures(lab.app);

@@ -30,7 +30,7 @@ function isReading(app: VpnApp, fd: number): boolean {
 
 const tunLinks = async ({ app }: VpnLab) => (await app.json('ip', ['-j', 'link', 'show', 'type', 'tun'])).length;
 
-test('isBlocking false: O_NONBLOCK is set, a read without a packet says EAGAIN', { timeout: 60_000 }, async (t) => {
+test('isBlocking false: O_NONBLOCK is set, a read without a packet says EAGAIN', { timeout: 180_000 }, async (t) => {
   const lab = await vpnLab(t, { networks: [] });
   if (!lab) return;
   const owner = await lab.process(2001);
@@ -46,7 +46,7 @@ test('isBlocking false: O_NONBLOCK is set, a read without a packet says EAGAIN',
 });
 
 test('isBlocking true: a read waits for a packet; at destroy it ends with EFAULT, later ones with EBADFD', {
-  timeout: 60_000,
+  timeout: 180_000,
 }, async (t) => {
   const lab = await vpnLab(t, { networks: [] });
   if (!lab) return;
@@ -69,7 +69,7 @@ test('isBlocking true: a read waits for a packet; at destroy it ends with EFAULT
   assert.equal(openFlags(owner, fd) & O_NONBLOCK, 0);
 });
 
-test('nothing is readable that no one sent, also with IPv6', { timeout: 60_000 }, async (t) => {
+test('nothing is readable that no one sent, also with IPv6', { timeout: 180_000 }, async (t) => {
   const lab = await vpnLab(t, { networks: [] });
   if (!lab) return;
   const [owner, user] = await Promise.all([lab.process(2001), lab.process(2001)]);
@@ -95,7 +95,7 @@ test('nothing is readable that no one sent, also with IPv6', { timeout: 60_000 }
   }
 });
 
-test('a holder of the descriptor cannot keep the interface or bring it back', { timeout: 60_000 }, async (t) => {
+test('a holder of the descriptor cannot keep the interface or bring it back', { timeout: 180_000 }, async (t) => {
   const lab = await vpnLab(t, { networks: [] });
   if (!lab) return;
   for (const ending of ['destroy', 'SIGKILL'] as const) {
@@ -114,7 +114,7 @@ test('a holder of the descriptor cannot keep the interface or bring it back', { 
   }
 });
 
-test('the service keeps no copy of the descriptor', { timeout: 60_000 }, async (t) => {
+test('the service keeps no copy of the descriptor', { timeout: 180_000 }, async (t) => {
   const lab = await vpnLab(t, { networks: [] });
   if (!lab) return;
   const owner = await lab.process(2001);

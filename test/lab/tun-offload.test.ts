@@ -12,6 +12,7 @@ import { readFileSync } from 'node:fs';
 import { type TestContext, test } from 'node:test';
 import { TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6, TUN_F_USO4, TUN_F_USO6 } from '../../src/kernel/tun-offload.js';
 import { canonicalState, diffState } from './lib/canonical-state.js';
+import { nothingIsClosing } from './lib/closing.js';
 import { captureDepartures } from './lib/departures.js';
 import { connect, EVERYWHERE, pathOf } from './lib/exits.js';
 import { Lab } from './lib/lab.js';
@@ -95,6 +96,7 @@ async function stageOf(t: TestContext): Promise<Stage | undefined> {
         env: { VPND_SOCKET: lab.vpnd.socket },
       });
       assert.equal(status, 0);
+      await nothingIsClosing(lab.app);
     },
   };
 }
@@ -259,7 +261,7 @@ test('headers that are wrong harm nobody: refused, or the packet is delivered as
     }),
   );
   const seed = Number(process.env.VPN_FUZZ_SEED ?? Date.now() & 0x7fffffff);
-  const limits = { seed, count: 20_000, timeMs: 3000 };
+  const limits = { seed, count: 20_000, timeMs: 15_000 };
   const answers = await holder.call(
     'writeAnyHeaders',
     fd,
@@ -352,7 +354,7 @@ test('what a holder can set of the TUN is his own affair', { timeout: 240_000 },
   }
 });
 
-test('packets() refuses a TUN with the header, and what it says tells why', { timeout: 60_000 }, async (t) => {
+test('packets() refuses a TUN with the header, and what it says tells why', { timeout: 180_000 }, async (t) => {
   const lab = await vpnLab(t, { networks: [] });
   if (!lab) return;
   const owner = await lab.process(OWNER);
@@ -384,7 +386,7 @@ const PROGRAM = `
 `;
 
 test('probeOffload() turns on what there is and makes the header ten bytes long; a TUN without one is left alone', {
-  timeout: 60_000,
+  timeout: 180_000,
 }, async (t) => {
   if (!requireRoot(t)) return;
   const lab = await Lab.create();

@@ -231,6 +231,9 @@ test('vpnctl run', { timeout: 300_000 }, async (t) => {
     const lookalike = join(foreign.directory, 'app-vpnctl-x-0123456789abcdef.scope');
     mkdirSync(lookalike);
     await lab.app.run('chown', ['2001', lookalike]);
+    await eventually('those of earlier programs are removed', async () => {
+      return launches(here).every((name) => path.includes(name)) || undefined;
+    });
     await lab.vpnd.kill9();
     assert.ok(program.running);
     assert.equal(await sweepLaunches(() => {}), 0);
@@ -242,7 +245,7 @@ test('vpnctl run', { timeout: 300_000 }, async (t) => {
   });
 });
 
-test('a sweep removes empty cgroups of launches wherever they are', { timeout: 60_000 }, async (t) => {
+test('a sweep removes empty cgroups of launches wherever they are', { timeout: 180_000 }, async (t) => {
   const why = whyNoCgroup();
   if (why !== undefined) return void t.skip(why);
   const mine = makeCgroup(t);
@@ -268,7 +271,7 @@ test('without cgroup v2 the caller is told so', { timeout: 120_000 }, async (t) 
   assert.match(stderr, /System internal error\. cgroup v2 is not mounted.*mount -t cgroup2/);
 });
 
-test('a pid that was given away is not moved', { timeout: 60_000 }, async (t) => {
+test('a pid that was given away is not moved', { timeout: 180_000 }, async (t) => {
   const why = whyNoCgroup();
   if (why !== undefined) return void t.skip(why);
   const mine = makeCgroup(t);

@@ -7,6 +7,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { canonicalState, diffState } from './lib/canonical-state.js';
+import { nothingIsClosing } from './lib/closing.js';
 import { captureDepartures, kinds } from './lib/departures.js';
 import { EVERYWHERE, pathOf } from './lib/exits.js';
 import { startPeer } from './lib/peers.js';
@@ -47,6 +48,7 @@ test(
     const before = await canonicalState(lab.app);
     const app = await lab.process(UID);
     assert.deepEqual(await app.call('ask', ...EVERYWHERE), PHYSICAL);
+    await nothingIsClosing(lab.app);
     await up(user, lab);
 
     const departures = await captureDepartures(lab.app);
@@ -63,7 +65,13 @@ test(
     });
 
     await t.test('status tells about the tunnel', async () => {
-      const tunnel = await user.status();
+      const { tunnel, seen } = await eventually('both have counted the same', async () => {
+        const tunnel = await user.status();
+        const [seen] = (await lab.wireguard.show()).peers;
+        // The last keepalive of either side may be on its way.
+        const difference = (seen?.receivedBytes ?? 0) - (tunnel?.peers[0]?.sentBytes ?? 0);
+        return Math.abs(difference) <= 64 ? { tunnel, seen } : undefined;
+      });
       const { peers, publicKey, cipher, link, name, listenPort } = tunnel ?? assert.fail('no tunnel');
       assert.deepEqual({ publicKey, link, name }, { publicKey: lab.keys.publicKey, link: 'vpn-tun0', name: 'office' });
       assert.match(cipher, /^node|^libcrypto/);
@@ -72,14 +80,8 @@ test(
       assert.equal(peer?.publicKey, lab.wireguard.publicKey);
       assert.equal(peer.endpoint, `${ADDRESSES.server.ipv4}:${WG_PORT}`);
       assert.deepEqual(peer.allowedIps, ['0.0.0.0/0', '::/0']);
-      const [seen] = (await lab.wireguard.show()).peers;
       assert.equal(seen?.endpoint, `${ADDRESSES.app.ipv4}:${listenPort}`);
-      // The last keepalive of either side may be on its way.
-      assert.ok(
-        Math.abs((seen?.receivedBytes ?? 0) - peer.sentBytes) <= 64,
-        `${seen?.receivedBytes}, ${peer.sentBytes}`,
-      );
-      assert.ok(Math.abs((seen?.latestHandshake ?? 0) * 1000 - Date.parse(peer.lastHandshake ?? '')) < 3000);
+      assert.ok(Math.abs((seen?.latestHandshake ?? 0) * 1000 - Date.parse(peer.lastHandshake ?? '')) < 15_000);
 
       const { stdout } = await user.vpnctl('status');
       assert.match(stdout, /^vpn-tun0 {2}uid 2001 .*\n {2}wireguard "office" of "\S+office\.conf" .*\n {2}peer /);
@@ -152,6 +154,8 @@ for (const lockdown of [false, true]) {
         const links = await lab.app.json('ip', ['-j', 'link', 'show', 'type', 'tun']);
         return links.length === 0 || undefined;
       });
+      // The kernel would answer its keepalives, which come 10 s after the last data, for a port that nobody has any more.
+      process.kill(lab.wireguard.process.pid, 'SIGSTOP');
       const departures = await captureDepartures(lab.app);
       const isRefused = (answer: string) => /^E(NET|HOST)UNREACH$|^EACCES$|^EPERM$/.test(answer);
       assert.deepEqual(
@@ -170,6 +174,7 @@ for (const lockdown of [false, true]) {
         );
       else assert.deepEqual(now, PHYSICAL);
       assert.equal((await later.stop()).length === 0, lockdown);
+      process.kill(lab.wireguard.process.pid, 'SIGCONT');
 
       assert.deepEqual(
         runtimeFiles(user),

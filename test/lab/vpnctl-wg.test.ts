@@ -74,7 +74,8 @@ test('wg show, set, setconf and showconf work on root’s tunnel', TIMEOUT, asyn
       await wg(lab.app, ['set', LINK, 'listen-port', '4444']);
       const departures = await captureDepartures(lab.app);
       assert.deepEqual(await ask(), TUNNELLED);
-      const packets = await departures.packets();
+      // A keepalive that the server has sent to the first port is refused by the kernel.
+      const packets = (await departures.packets()).filter(({ icmpType }) => icmpType !== 3);
       assert.deepEqual([...new Set(packets.map(({ sourcePort }) => sourcePort))], [4444]);
       await departures.stop();
       assert.equal((await lab.wireguard.show()).peers[0]?.endpoint, `${ADDRESSES.app.ipv4}:4444`);

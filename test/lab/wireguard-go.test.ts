@@ -47,8 +47,8 @@ test('two wireguard-go speak with each other, and wg tells what they did', async
   const { here: left, there: right } = await twoHosts(t);
   const [onLeft, onRight] = await twoWireGuards(left, right);
   const capture = await right.capture('eth0', ['udp']);
-  await left.run('ping', ['-c2', '-i0.2', '-W2', '10.7.0.2']);
-  await left.run('ping', ['-6', '-c2', '-i0.2', '-W2', 'fd07::2']);
+  await left.run('ping', ['-c2', '-i0.2', '-W15', '10.7.0.2']);
+  await left.run('ping', ['-6', '-c2', '-i0.2', '-W15', 'fd07::2']);
   const packets = await capture.stop();
 
   const types = packets.map(({ payload }) => payload[0]);
@@ -122,8 +122,10 @@ test('iperf3 measures TCP and UDP through a tunnel', async (t) => {
   await startIperf(right, '10.7.0.2');
   const capture = await right.capture('wg0', ['tcp[tcpflags] = tcp-syn']);
   const tcp = await iperf(left, '10.7.0.2', { seconds: 1, streams: 2 });
-  assert.equal((await capture.stop()).length, 3, 'through the tunnel: one for control, one for each stream');
-  assert.ok(tcp.bytes > 1e6, `${tcp.bytes} bytes in a second`);
+  // A busy machine makes TCP repeat one.
+  const begun = new Set((await capture.stop()).map(({ sourcePort }) => sourcePort));
+  assert.equal(begun.size, 3, 'through the tunnel: one for control, one for each stream');
+  assert.ok(tcp.bytes > 1e5, `${tcp.bytes} bytes in a second`);
   assert.ok(Math.abs(tcp.bitsPerSecond - (tcp.bytes * 8) / tcp.seconds) < tcp.bitsPerSecond * 0.01);
   const udp = await iperf(left, '10.7.0.2', { seconds: 1, udpBytes: 1000 });
   assert.ok(udp.bytes > 1e5, `${udp.bytes} bytes in a second`);
@@ -138,8 +140,8 @@ test('OpenVPN connects two hosts in ChaCha20-Poly1305', async (t) => {
     { host: left, name: 'ovpn', ipv4: '10.8.0.1', ipv6: 'fd08::1' },
   );
   const capture = await right.capture('eth0', ['udp port 1194']);
-  await left.run('ping', ['-c2', '-i0.2', '-W2', '10.8.0.2']);
-  await left.run('ping', ['-6', '-c2', '-i0.2', '-W2', 'fd08::2']);
+  await left.run('ping', ['-c2', '-i0.2', '-W15', '10.8.0.2']);
+  await left.run('ping', ['-6', '-c2', '-i0.2', '-W15', 'fd08::2']);
   assert.ok((await capture.stop()).length >= 8);
   assert.match(client.stdout, /Data Channel: cipher 'CHACHA20-POLY1305'/);
 });

@@ -76,6 +76,16 @@ function indexOf(data: Uint8Array): number {
   return Buffer.from(data).readUInt32LE(4);
 }
 
+/**
+ * The function says how many handshakes wireguard-go may have had since: on a busy machine it repeats one (withoutRepeats in
+ * lib/wireguard-lab.ts) or begins anew, at most every 5 s.
+ */
+async function watchHandshakes({ theirs }: HostileLab): Promise<() => Promise<number>> {
+  const latest = async () => (await theirs.show()).peers[0]?.latestHandshake;
+  const [first, startMs] = [await latest(), Date.now()];
+  return async () => ((await latest()) === first ? 0 : Math.ceil((Date.now() - startMs) / 5000));
+}
+
 /** Where the peers of `here` are, wireguard-go first. */
 async function places({ ours }: HostileLab): Promise<(string | undefined)[]> {
   return (await ours.status()).peers.map(({ endpoint }) => endpoint?.address);
@@ -96,6 +106,7 @@ test('garbage of every type and length, and every message of a session cut, spoi
   const { attacker, ours, here, target } = hostile;
   const { initiation, response, data } = await recorded(hostile);
   await pingSizes(hostile.there, INSIDE.IPv4.here, [56]);
+  const handshakes = await watchHandshakes(hostile);
   const before = await ours.status();
   const inside = await here.capture('wg0', ['not', 'tcp']);
   const attacks: FloodOrder['attack'][] = [
@@ -114,15 +125,19 @@ test('garbage of every type and length, and every message of a session cut, spoi
   })();
   await transferDuring(hostile, all);
   // Once more without the peer's own packets, which would put right what moved.
-  for (const attack of attacks.slice(1)) await attacker.flood({ target, attack, perSecond: 8_000, from: 'here' });
+  const wrongBits = 8 * (data.length - TRANSPORT_HEADER_BYTES);
+  // A busy machine drops some before the tunnel sees them.
+  await eventually('each wrong bit was found', async () => {
+    for (const attack of attacks.slice(1)) await attacker.flood({ target, attack, perSecond: 4_000, from: 'here' });
+    return (counted(before, await ours.status()).unauthentic ?? 0) >= wrongBits || undefined;
+  });
   assert.deepEqual(await places(hostile), ['192.0.2.2', '192.0.2.2', undefined], 'what is not authentic moves nobody');
   assert.deepEqual(await inside.stop(), [], 'nothing of it is delivered');
   const after = await ours.status();
   t.diagnostic(`${sent} datagrams: ${JSON.stringify(counted(before, after))}`);
-  const { unauthentic = 0, replayed = 0 } = counted(before, after);
-  assert.ok(unauthentic >= 8 * (data.length - TRANSPORT_HEADER_BYTES), 'each wrong bit was found');
+  const { replayed = 0 } = counted(before, after);
   assert.ok(replayed > 0);
-  assert.equal(after.counters.handshakes, before.counters.handshakes, 'the session is the one that it was');
+  assert.ok((counted(before, after).handshakes ?? 0) <= (await handshakes()), 'the session is the one that it was');
   assert.ok(ours.process.running);
 });
 
@@ -189,6 +204,7 @@ test(`${FLOOD} messages of each kind, and as many again: traffic goes on, memory
       const { attack, from, counters } = floodsBehind(await recorded(hostile))[name] as Flood;
       const isLarge = attack.kind === 'recorded' && (attack.messages[0]?.length ?? 0) > 2048;
       const [count, perSecond] = isLarge ? [FLOOD / 20, PER_SECOND / 20] : [FLOOD, PER_SECOND];
+      const handshakes = await watchHandshakes(hostile);
       const before = await ours.status();
       const resident = [residentBytes(hostile)];
       for (let round = 0; round < 2; round++) {
@@ -206,7 +222,7 @@ test(`${FLOOD} messages of each kind, and as many again: traffic goes on, memory
       const refused = counters.reduce((sum, counter) => sum + (counted(before, after)[counter] ?? 0), 0);
       // A busy machine drops most of it before the tunnel sees it.
       assert.ok(refused > count / 50, 'it has arrived, and was refused for what it is');
-      assert.equal(after.counters.responsesSent, before.counters.responsesSent, 'nobody has a session for it');
+      assert.ok((counted(before, after).responsesSent ?? 0) <= (await handshakes()), 'nobody has a session for it');
       assert.deepEqual(await places(hostile), ['192.0.2.2', '192.0.2.2', undefined]);
       assert.ok(ours.process.running && !ours.process.stdout.includes('"ended"'));
     });
@@ -233,7 +249,7 @@ test('while initiations come from everywhere both peers begin anew, and one from
     return () => isOver;
   };
   const isAnswered = async (host: LabHost, address: string) => {
-    const { status } = await host.run('ping', ['-n', '-c1', '-W1', address], { check: false });
+    const { status } = await host.run('ping', ['-n', '-c1', '-W3', address], { check: false });
     return status === 0 || undefined;
   };
   const isOver = await begin(attacker, PER_SECOND);

@@ -12,6 +12,7 @@ import { test } from 'node:test';
 import { startOurTunnel } from './lib/our-tunnel.js';
 import { twoHosts } from './lib/two-hosts.js';
 import { requirePeers } from './lib/unpacked-peers.js';
+import { eventually } from './lib/vpn-lab.js';
 import { startWireGuardGo, type WireGuardGo, wireGuardKeys, wireGuardPresharedKey } from './lib/wireguard-go.js';
 
 const COUNT = 50;
@@ -79,23 +80,27 @@ test('fifty wireguard-go have a server of this tunnel, and each gets and may sen
     await host.run('ip', [family, '-batch', '-'], { input: `${lines.join('\n')}\n` });
   }
   const echo = (from: typeof host, words: string) =>
-    from.run('ping', ['-n', '-c2', '-i0.1', '-W5', ...words.split(' ')], { timeoutMs: 30_000 });
+    from.run('ping', ['-n', '-c2', '-i0.1', '-W20', ...words.split(' ')], { timeoutMs: 30_000 });
   await Promise.all(plans.slice(0, CALLED).map(({ ipv4 }) => echo(server, ipv4)));
   await Promise.all(plans.slice(CALLED).map(({ ipv4 }) => echo(host, `-I ${ipv4} 10.9.0.1`)));
   await Promise.all(plans.map(({ ipv6 }) => echo(host, `-I ${ipv6} fd09::1`)));
   await Promise.all(plans.map(({ ipv6 }) => echo(server, ipv6)));
 
-  const { peers } = await ours.status();
-  assert.equal(peers.length, COUNT);
   for (const [index, { number, keys, presharedKey }] of plans.entries()) {
-    const peer = peers.find(({ publicKey }) => Buffer.from(publicKey).toString('base64') === keys.publicKey);
-    const [their] = (await clients[index]?.show())?.peers ?? [];
-    assert.ok(peer && their);
+    // Keepalives are on their way all the time.
+    const { peer, their } = await eventually(`client ${number} has the same counters`, async () => {
+      const { peers } = await ours.status();
+      assert.equal(peers.length, COUNT);
+      const peer = peers.find(({ publicKey }) => Buffer.from(publicKey).toString('base64') === keys.publicKey);
+      const [their] = (await clients[index]?.show())?.peers ?? [];
+      assert.ok(peer && their);
+      const isSame = peer.receivedBytes === their.sentBytes && peer.sentBytes === their.receivedBytes;
+      return isSame ? { peer, their } : undefined;
+    });
     const isIpv6 = number > CALLED && number % 2 === 0;
     assert.deepEqual(peer.endpoint, { address: isIpv6 ? '2001:db8:1::2' : '192.0.2.2', port: 51100 + number });
-    assert.ok(Math.abs(peer.lastHandshakeMs / 1000 - their.latestHandshake) <= 2);
+    assert.ok(Math.abs(peer.lastHandshakeMs / 1000 - their.latestHandshake) <= 15);
     assert.equal(peer.hasPresharedKey, 'presharedKey' in presharedKey);
-    assert.deepEqual([peer.receivedBytes, peer.sentBytes], [their.sentBytes, their.receivedBytes], `client ${number}`);
   }
 
   // A client that sends with another one's address is not heard.
@@ -104,6 +109,6 @@ test('fifty wireguard-go have a server of this tunnel, and each gets and may sen
   const words = ['-n', '-c2', '-i0.1', '-W1', '-I', 'w1', '-I', '10.9.1.2', '10.9.0.1'];
   const { status } = await host.run('ping', words, { check: false });
   assert.equal(status, 1);
+  await eventually('both are counted', async () => (await ours.status()).counters.notAllowed === 2 || undefined);
   assert.deepEqual(await inside.stop(), []);
-  assert.equal((await ours.status()).counters.notAllowed, 2);
 });

@@ -6,7 +6,14 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { INSIDE } from './lib/two-hosts.js';
 import { requirePeers } from './lib/unpacked-peers.js';
-import { captureMessages, described, pingSizes, startPair, type WireGuardMessage } from './lib/wireguard-lab.js';
+import {
+  captureMessages,
+  described,
+  pingSizes,
+  startPair,
+  type WireGuardMessage,
+  withoutRepeats,
+} from './lib/wireguard-lab.js';
 
 const SECONDS = 132;
 const REKEY_AFTER_SECONDS = 120;
@@ -15,20 +22,6 @@ const PINGS_PER_SECOND = 5;
 /** The handshake's initiator knows the session by its own index, which the responder sends data to. */
 function receiverIndex({ payload }: WireGuardMessage): number {
   return Buffer.from(payload).readUInt32LE(4);
-}
-
-/**
- * wireguard-go sets the timer for a second try only when the first is sent. On a busy machine the response is there before it,
- * and a needless handshake comes REKEY_TIMEOUT (5 s) and up to a third of a second later.
- */
-function withoutRepeats(handshakes: readonly WireGuardMessage[]): WireGuardMessage[] {
-  const kept: WireGuardMessage[] = [];
-  for (let at = 0; at < handshakes.length; at += 2) {
-    const pair = handshakes.slice(at, at + 2);
-    const after = (pair[0]?.timeMs ?? 0) - (kept.at(-2)?.timeMs ?? Number.NEGATIVE_INFINITY);
-    if (after < 5000 || after > 5500) kept.push(...pair);
-  }
-  return kept;
 }
 
 test('whoever began rekeys after 120 s, whichever of the two it is, and no packet is lost, doubled or late', async (t) => {
@@ -41,14 +34,15 @@ test('whoever began rekeys after 120 s, whichever of the two it is, and no packe
       const [sender, target] =
         initiator === 'ours' ? [pair.here, INSIDE.IPv4.there] : ([pair.there, INSIDE.IPv4.here] as const);
       await pingSizes(sender, target, [56]);
-      const words = ['-n', '-i', String(1 / PINGS_PER_SECOND), '-c', String(SECONDS * PINGS_PER_SECOND), target];
-      const { stdout } = await sender.run('ping', words, { timeoutMs: (SECONDS + 20) * 1000 });
+      // One more than is looked at: ping does not wait long for the answer to its last.
+      const count = SECONDS * PINGS_PER_SECOND;
+      const words = ['-n', '-i', String(1 / PINGS_PER_SECOND), '-c', String(count + 1), target];
+      const { stdout } = await sender.run('ping', words, { timeoutMs: (SECONDS + 100) * 1000 });
       const messages = await capture.stop();
 
-      assert.match(
-        stdout,
-        new RegExp(`${SECONDS * PINGS_PER_SECOND} packets transmitted, \\d+ received, 0% packet loss`),
-      );
+      const answered = new Set([...stdout.matchAll(/icmp_seq=(\d+) /g)].map(([, number]) => Number(number)));
+      const lost = Array.from({ length: count }, (_, index) => index + 1).filter((number) => !answered.has(number));
+      assert.deepEqual(lost, []);
       assert.doesNotMatch(stdout, /duplicates|DUP!/);
       const times = [...stdout.matchAll(/time=([\d.]+) ms/g)].map(([, time]) => Number(time));
       // One that waits for a message that was lost waits for 5 s.
@@ -66,10 +60,10 @@ test('whoever began rekeys after 120 s, whichever of the two it is, and no packe
       const last = handshakes.at(-1);
       assert.ok(first && again && last);
       const waited = (again.timeMs - first.timeMs) / 1000;
-      assert.ok(waited >= REKEY_AFTER_SECONDS - 0.5 && waited < REKEY_AFTER_SECONDS + 3, `rekey after ${waited} s`);
+      assert.ok(waited >= REKEY_AFTER_SECONDS - 0.5 && waited < REKEY_AFTER_SECONDS + 6, `rekey after ${waited} s`);
 
       // Data goes to the new indexes a moment after the response; both directions.
-      const settled = messages.filter(({ type, timeMs }) => type === 4 && timeMs > last.timeMs + 1000);
+      const settled = messages.filter(({ type, timeMs }) => type === 4 && timeMs > last.timeMs + 4000);
       const indexOf = (message: WireGuardMessage) => message.payload.slice(4, 8).join('.');
       const toInitiator = last.payload.slice(8, 12).join('.');
       const toResponder = indexOf(last);

@@ -38,8 +38,8 @@ for send in range(sends):
 `;
 
 /**
- * $4: sizes in JSON. Says how many arrived in order, which are missing, and which are none of those that were sent. What is not there when
- * nothing has come for a while is taken for lost: soon when more is to be sent, later at the end.
+ * $4: sizes in JSON, $5: seconds in JSON. Says how many arrived in order, which are missing, and which are none of those that were sent.
+ * What is not there when nothing has come for a while is taken for lost: the first when more is to be sent, the second at the end.
  */
 const RECEIVE = `${COMMON}
 SO_RCVBUFFORCE = 33
@@ -47,6 +47,7 @@ try: s.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 26)
 except PermissionError: s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 26)
 s.bind((sys.argv[1], int(sys.argv[2])))
 sizes = json.loads(sys.argv[4])
+meanwhile, end = json.loads(sys.argv[5])
 numbers = {content(number, size): number for number, size in enumerate(sizes) if size > 3}
 short = [number for number, size in enumerate(sizes) if size <= 3]
 control.bind(sys.argv[3])
@@ -70,7 +71,7 @@ def receive():
 threading.Thread(target=receive, daemon=True).start()
 while question := sender.recv(4):
     asked = int.from_bytes(question, 'big')
-    patience = 3 if asked == len(sizes) else 0.1
+    patience = end if asked == len(sizes) else meanwhile
     with news:
         last = time.monotonic()
         while len(seen) + wrong < asked and (left := last + patience - time.monotonic()) > 0: news.wait(left)
@@ -92,12 +93,21 @@ export interface Arrived {
 export const ALL_ARRIVED: Arrived = { missing: [], wrong: 0, inOrder: true, twice: 0 };
 
 const PATIENT = { timeoutMs: 60_000 };
+/** Who sends on while the tunnel stands still fills its queue; but what is to be lost shall not be waited for long. */
+const PATIENCE_S = { whole: [20, 20], damaged: [0.1, 3] } as const;
+type Kind = keyof typeof PATIENCE_S;
 
 let port = 7400;
 
 /** One datagram of each size, in this order. */
-export function sendDatagrams(from: LabHost, to: LabHost, address: string, sizes: readonly number[]): Promise<Arrived> {
-  return carry(to, address, sizes, (words) =>
+export function sendDatagrams(
+  from: LabHost,
+  to: LabHost,
+  address: string,
+  sizes: readonly number[],
+  kind: Kind = 'whole',
+): Promise<Arrived> {
+  return carry(to, address, sizes, kind, (words) =>
     from.run('python3', ['-c', SEND, ...words, JSON.stringify(sizes)], PATIENT),
   );
 }
@@ -108,11 +118,12 @@ export function sendSegments(
   to: LabHost,
   address: string,
   { segmentBytes, count, sends }: { segmentBytes: number; count: number; sends: number },
+  kind: Kind = 'whole',
 ): Promise<Arrived> {
   const sizes = Array.from({ length: sends * count }, (_, index) =>
     index % count === count - 1 ? Math.ceil(segmentBytes / 2) : segmentBytes,
   );
-  return carry(to, address, sizes, (words) =>
+  return carry(to, address, sizes, kind, (words) =>
     from.run('python3', ['-c', SEND_SEGMENTS, ...words, ...[segmentBytes, count, sends].map(String)], PATIENT),
   );
 }
@@ -121,10 +132,12 @@ async function carry(
   to: LabHost,
   address: string,
   sizes: readonly number[],
+  kind: Kind,
   send: (words: string[]) => Promise<unknown>,
 ): Promise<Arrived> {
   const words = [address, String(++port), `${to.directory}/datagrams-${port}`];
-  const receiving = to.spawn('python3', ['-c', RECEIVE, ...words, JSON.stringify(sizes)]);
+  const last = [sizes, PATIENCE_S[kind]].map((each) => JSON.stringify(each));
+  const receiving = to.spawn('python3', ['-c', RECEIVE, ...words, ...last]);
   await receiving.waitFor(/^ready$/m);
   await send(words);
   const [line] = await receiving.waitFor(/^\{.*\}$/m, 60_000);

@@ -35,7 +35,7 @@ function isExpected(packet: CapturedPacket): boolean {
 function isAnswerToTunnel({ protocol, payload }: CapturedPacket): boolean {
   if (protocol !== 'icmp' || payload[0] !== DESTINATION_UNREACHABLE || payload.length < 30) return false;
   const [isUdp, port] = [payload[8 + 9] === UDP, ((payload[8 + 20] ?? 0) << 8) | (payload[8 + 21] ?? 0)];
-  return isUdp && port > 51820 && port < 51900;
+  return isUdp && port >= 51820 && port < 51900;
 }
 
 function isDiscovery({ protocol, payload }: CapturedPacket): boolean {

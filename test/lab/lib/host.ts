@@ -109,7 +109,7 @@ export class LabHost {
 
   /** Waits for the carrier and the link-local address, which the kernel gives a moment after the command. */
   async linkIsUp(device: string): Promise<void> {
-    for (let tries = 1; tries <= 200; tries++) {
+    for (let tries = 1; tries <= 1500; tries++) {
       const [link] = await this.json<Link[]>('ip', ['-j', 'address', 'show', 'dev', device]);
       const hasLocal = link?.addr_info.some((each) => each.family === 'inet6' && each.scope === 'link');
       if (link?.operstate === 'UP' && hasLocal) return;

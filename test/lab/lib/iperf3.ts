@@ -41,7 +41,7 @@ export async function iperf(host: LabHost, server: string, options: IperfOptions
   const udp = udpBytes === undefined ? [] : ['--udp', '--bitrate', '0', '--length', String(udpBytes)];
   const words = ['--client', server, '--port', String(port), '--time', String(seconds), '--parallel', String(streams)];
   const args = [...words, ...udp, ...(reverse ? ['--reverse'] : []), '--json'];
-  const run = { env: peerEnvironment(), timeoutMs: (seconds + 60) * 1000, check: false };
+  const run = { env: peerEnvironment(), timeoutMs: (seconds + 300) * 1000, check: false };
   const { stdout } = await host.run(PROGRAMS.iperf3, args, run);
   const { error, end } = JSON.parse(stdout) as IperfOutput;
   if (error !== undefined || end === undefined) throw new Error(`iperf3 to ${server}: ${error}`);

@@ -146,13 +146,14 @@ export async function policyLab(t: TestContext, options: VpnLabOptions = {}): Pr
   };
 }
 
-const CLOSED_HERE = ['fin-wait-1', 'fin-wait-2', 'closing', 'last-ack'].flatMap((state) => ['state', state]);
+/** And those that begin: what nobody confirms is said again after a second. */
+const UNSETTLED = ['syn-recv', 'fin-wait-1', 'fin-wait-2', 'closing', 'last-ack'].flatMap((state) => ['state', state]);
 const PATIENCE_MS = 3000;
 
 /** A connection that a test has closed acknowledges the far end's last word, which may come late. One that is blocked is not waited for long. */
 async function farEndsHaveClosed(host: LabHost): Promise<void> {
   const end = Date.now() + PATIENCE_MS;
-  while ((await host.run('ss', ['-Htan', ...CLOSED_HERE])).stdout !== '' && Date.now() < end) {
+  while ((await host.run('ss', ['-Htan', ...UNSETTLED])).stdout !== '' && Date.now() < end) {
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
 }

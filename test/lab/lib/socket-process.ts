@@ -68,12 +68,12 @@ const operations = {
   listen: async (fd: number): Promise<void> => {
     checked(libc.listen(fd, 100), 'listen', `fd ${fd}`);
   },
-  /** A connection that is waiting, or will be within a second. */
+  /** A connection that is waiting, or will be within 20 s. */
   accept: async (fd: number): Promise<number> => {
     const waiting = Buffer.alloc(8);
     waiting.writeInt32LE(fd, 0);
     waiting.writeInt16LE(1, 4);
-    checked(libc.poll(waiting, 1, 1000), 'poll', `fd ${fd}`);
+    checked(libc.poll(waiting, 1, 20_000), 'poll', `fd ${fd}`);
     return checked(libc.accept4(fd, null, null, SOCK_NONBLOCK), 'accept4', `fd ${fd}`);
   },
   localPort: async (fd: number): Promise<number> => {

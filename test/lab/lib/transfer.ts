@@ -14,7 +14,7 @@ export async function receiveTransfers(host: LabHost, address: string): Promise<
 }
 
 /** Fails when what arrived differs. */
-export async function transfer(from: LabHost, address: string, bytes: number, timeoutMs = 60_000): Promise<void> {
+export async function transfer(from: LabHost, address: string, bytes: number, timeoutMs = 240_000): Promise<void> {
   const { stdout } = await from.node(SCRIPT, ['send', address, String(PORT), String(bytes)], { timeoutMs });
   const [sent, arrived] = stdout.trimEnd().split('\n');
   assert.match(sent ?? '', new RegExp(`^${bytes} [0-9a-f]{64}$`));

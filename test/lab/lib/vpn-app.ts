@@ -36,7 +36,7 @@ export async function startApp(host: LabHost, uid: number, vpnd?: { socket: stri
   const call = async (operation: string, ...args: unknown[]): Promise<unknown> => {
     const id = ++last;
     process.write(`${JSON.stringify({ id, operation, args })}\n`);
-    const [line] = await process.waitFor(new RegExp(`^\\{"id":${id},.*$`, 'm'), PATIENCE_MS);
+    const [line] = await process.waitFor(new RegExp(`^\\{"id":${id},.*\\n`, 'm'), PATIENCE_MS);
     const { result, error } = JSON.parse(line) as { result?: unknown; error?: { code?: number; message: string } };
     if (error) throw new AppError(error.code, `uid ${uid}: ${operation}: ${error.message}`);
     return result;

@@ -79,7 +79,7 @@ export async function startAttacker(lab: Lab, here: LabHost, there: LabHost): Pr
       const input = given.map((bytes) => bytes.toString('hex')).join('\n');
       const process = host.spawn('python3', ['-c', FLOOD, ...words], { input });
       await process.waitFor(/^ready$/m);
-      const sent = process.waitFor(/^sent in/m, (count / perSecond + 30) * 1000).then(() => {});
+      const sent = process.waitFor(/^sent in/m, (count / perSecond + 240) * 1000).then(() => {});
       // Who does not wait for it is not to end by it.
       sent.catch(() => {});
       return { sent };

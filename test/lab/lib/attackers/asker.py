@@ -13,7 +13,8 @@ import os
 import socket
 import sys
 
-PATIENCE = 3
+PATIENCE = 15
+PATIENCE_AGAIN = 3  # silence is one of the ways in which a kept socket ends
 KINDS = {
     "udp": (socket.SOCK_DGRAM, 0),
     "udplite": (socket.SOCK_DGRAM, 136),
@@ -43,6 +44,8 @@ def opened(given):
 
 def ask(given):
     made, target = kept[given["again"]] if "again" in given else opened(given)
+    if "again" in given:
+        made.settimeout(PATIENCE_AGAIN)
     data = question(given["name"], made.type)
     if given.get("unconnected"):
         made.sendto(data, target)

@@ -101,6 +101,6 @@ export function searchesFor(packets: readonly DepartedPacket[], address: string)
 const ARP_REPLY = 2;
 
 /** The operation (RFC 826) is behind the two address types and lengths. */
-function isArpReply({ protocol, payload }: DepartedPacket): boolean {
+export function isArpReply({ protocol, payload }: DepartedPacket): boolean {
   return protocol === 'arp' && payload[7] === ARP_REPLY;
 }
