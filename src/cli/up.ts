@@ -167,8 +167,9 @@ async function refuseSecond(): Promise<void> {
 /** Only the service knows which networks are local ones: it has named the DNS servers that are not asked by the tunnel. */
 async function warnOfServers({ file, config }: TunnelOrder, warn: (line: string) => void): Promise<void> {
   if ((config.dnsAddresses ?? []).length === 0) return;
-  const service = new ServiceConnection(socketPath());
+  let service: ServiceConnection | undefined;
   try {
+    service = new ServiceConnection(socketPath());
     const { exceptions } = await service.call('leaks', {});
     const own = exceptions.filter(({ kind, uid }) => kind === 'dns' && uid === process.getuid?.());
     for (const { destinations = [], reason } of own) {
@@ -182,7 +183,7 @@ async function warnOfServers({ file, config }: TunnelOrder, warn: (line: string)
     const said = error instanceof Error ? error.message : String(error);
     warn(warning(file.path, undefined, `vpnd does not say which DNS servers are asked outside the VPN: ${said}`));
   } finally {
-    service.shutdown();
+    service?.shutdown();
   }
 }
 

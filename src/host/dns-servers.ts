@@ -67,7 +67,8 @@ export function requirePolicy(
     const reason = `${first.address} would be asked outside the VPN (${WAYS[first.way]}), which lockdown does not allow: ${INSIDE}`;
     throw new BusinessError(2200001, 'config.dnsAddresses', reason);
   }
-  if (lan !== 'off') return;
+  const isOff = lan === 'off' || lan.length === 0;
+  if (!isOff) return;
   const unreachable = spec.dnsAddresses.find(
     ({ family, address }) =>
       spec.accepted[family] &&
@@ -76,7 +77,7 @@ export function requirePolicy(
       onLink.some((prefix) => isPrivateNetwork(prefix) && prefixContains(prefix, address)),
   );
   if (!unreachable) return;
-  const reason = `${unreachable.address} is on a local network, which the policy ("lan": "off") does not allow: ${INSIDE}`;
+  const reason = `${unreachable.address} is on a local network, which the policy ("lan": ${JSON.stringify(lan)}) does not allow: ${INSIDE}`;
   throw new BusinessError(2200001, 'config.dnsAddresses', reason);
 }
 

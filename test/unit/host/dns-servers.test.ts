@@ -67,7 +67,7 @@ test('a server of a family that the VPN does not accept is nowhere', () => {
 
 test('lockdown and "lan": "off" refuse by address, and nothing else does', () => {
   const refused = (spec: VpnSpec, policy: Partial<HostPolicy>, owner = 2001, onLink = LAN): string => {
-    const lan = policy.lan === 'off' ? [] : LAN;
+    const lan = policy.lan === undefined ? LAN : [];
     try {
       requirePolicy({ owner, spec, outside: outsideServers(spec, lan), onLink }, { ...DEFAULT_HOST_POLICY, ...policy });
       return '';
@@ -82,7 +82,8 @@ test('lockdown and "lan": "off" refuse by address, and nothing else does', () =>
   const named = specOf(['192.168.1.53'], [route('0.0.0.0/0'), route('::/0'), route('192.168.1.53/32')]);
   const split = specOf(['192.168.1.53'], [route('198.18.0.0/15')]);
   assert.equal(refused(home, {}), '');
-  assert.match(refused(home, { lan: 'off' }), /192\.168\.1\.53 .*"lan"/);
+  assert.match(refused(home, { lan: 'off' }), /192\.168\.1\.53 .*"lan": "off"/);
+  assert.match(refused(home, { lan: [] }), /192\.168\.1\.53 .*"lan": \[\]/);
   assert.match(refused(specOf(['fd50::53']), { lan: 'off' }), /fd50::53/);
   for (const spec of [inside, named, split]) assert.equal(refused(spec, { lan: 'off' }), '');
   // A public network is reached through the VPN as it is from elsewhere.
