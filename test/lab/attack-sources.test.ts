@@ -193,7 +193,9 @@ for (const victim of VICTIMS) {
     TIMEOUT,
     async (t) => {
       const nameServers = { ipv4: '198.51.100.2', ipv6: '2001:db8:2::2' };
-      const view = await scene(t, { victim, routes: SOME, more: { dnsAddresses: both(nameServers) } });
+      // They are inside, since the VPN has routes to them.
+      const routes = [...SOME, ...['198.51.100.2/32', '2001:db8:2::2/128'].map((prefix) => route(prefix))];
+      const view = await scene(t, { victim, routes, more: { dnsAddresses: both(nameServers) } });
       if (!view) return;
       const { lab, tunnel } = view;
       const uid = victim.covered.at(-1) ?? 0;
