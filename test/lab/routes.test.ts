@@ -106,8 +106,15 @@ test('routes of a VPN', { timeout: 180_000 }, async (t) => {
       PLACES.map((address) => [address, 'exit1']),
     ],
     [
-      'a DNS server is reached through the tunnel, also when no route names it',
-      { routes: [route('203.0.113.0/24'), route('2001:db8:f::/48')], dnsAddresses: BEHIND },
+      'a DNS server is where the routes say: inside when one names it, else outside',
+      {
+        routes: [
+          route('203.0.113.0/24'),
+          route('2001:db8:f::/48'),
+          ...['10.77.0.53/32', 'fd77::53/128'].map((prefix) => route(prefix)),
+        ],
+        dnsAddresses: [...BEHIND, server.ipv4, server.ipv6],
+      },
       [
         ...BEHIND.map((address): [string, string] => [address, 'exit1']),
         [server.ipv4, 'server'],
