@@ -1,4 +1,5 @@
 /** What the demo prints: one screen of at most 100 columns. */
+import { isAnswerToTunnel, isDiscovery } from '../lab/lib/departures.js';
 import type { CapturedPacket } from '../lab/lib/pcap.js';
 import { ADDRESSES } from '../lab/lib/standard-lab.js';
 
@@ -29,25 +30,14 @@ export function sortDepartures(packets: readonly CapturedPacket[]): Departures {
 }
 
 function kind(packet: CapturedPacket): keyof Departures {
-  if (packet.protocol === 'arp') return 'link';
-  const type = packet.payload[0] ?? 0;
-  if (packet.protocol === 'icmpv6' && ((type >= 130 && type <= 136) || type === 143)) return 'link';
+  if (isDiscovery(packet)) return 'link';
   const isTunnel =
     packet.protocol === 'udp' &&
     packet.source === ADDRESSES.app.ipv4 &&
     packet.destination === ADDRESSES.server.ipv4 &&
     packet.destinationPort === TUNNEL.port;
-  return isTunnel || isAnswerToLateDatagram(packet) ? 'tunnel' : 'others';
-}
-
-/** The kernel sends back the beginning of a datagram of the tunnel that comes when the app has closed its socket. */
-function isAnswerToLateDatagram({ protocol, destination, payload }: CapturedPacket): boolean {
-  if (protocol !== 'icmp' || payload[0] !== 3 || payload[1] !== 3 || destination !== ADDRESSES.server.ipv4)
-    return false;
-  const quoted = payload.subarray(8);
-  const header = ((quoted[0] ?? 0) & 15) * 4;
-  const sourcePort = ((quoted[header] ?? 0) << 8) | (quoted[header + 1] ?? 0);
-  return quoted[9] === 17 && sourcePort === TUNNEL.port;
+  // The kernel answers a datagram of the tunnel that comes when the app has closed its socket.
+  return isTunnel || isAnswerToTunnel(packet) ? 'tunnel' : 'others';
 }
 
 export function describe(packet: CapturedPacket): string {

@@ -23,7 +23,7 @@ import { CGROUP_LEVELS } from '../../src/kernel/bpf-app-marks.js';
 import { Assembler } from '../../src/kernel/bpf-assembler.js';
 import { ATTACH_TYPE, attachProgram, detachProgram, isTaken } from '../../src/kernel/bpf-attach.js';
 import { bpf, loadProgram, PROGRAM_TYPE } from '../../src/kernel/bpf-syscall.js';
-import { cgroup2Root } from '../../src/kernel/cgroup.js';
+import { cgroup2Root, removeCgroup } from '../../src/kernel/cgroup.js';
 import { checked } from '../../src/kernel/errno.js';
 import { libc } from '../../src/kernel/ffi.js';
 import {
@@ -93,12 +93,9 @@ function within<T>(scene: Scene, path: string, use: () => T): T {
 /** A process that has ended leaves its cgroup a moment after its parent has heard of its end. */
 function removeEmptied(directory: string): void {
   for (let attempt = 0; ; attempt++) {
-    try {
-      return rmdirSync(directory);
-    } catch (error) {
-      if (attempt === 200) throw error;
-      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 20);
-    }
+    if (removeCgroup(directory)) return;
+    assert.ok(attempt < 250, `${directory} is still in use`);
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 20);
   }
 }
 
@@ -442,7 +439,7 @@ function tests(): void {
         await run(play, t);
       } finally {
         sweepSocketMarks(root, (each) => each.startsWith(name));
-        for (const scratch of scratches) await removeTree(scratch);
+        for (const scratch of scratches) removeTree(scratch);
       }
       assert.deepEqual(
         listSocketMarks(root).filter((program) => program.name.startsWith(name)),
@@ -536,17 +533,9 @@ interface Played {
   errors: string;
 }
 
-/** A killed process leaves its cgroup a moment after its parent has heard of its end. */
-async function removeTree(directory: string): Promise<void> {
+function removeTree(directory: string): void {
   for (const entry of readdirSync(directory, { withFileTypes: true })) {
-    if (entry.isDirectory()) await removeTree(`${directory}/${entry.name}`);
+    if (entry.isDirectory()) removeTree(`${directory}/${entry.name}`);
   }
-  for (let attempt = 0; ; attempt++) {
-    try {
-      return rmdirSync(directory);
-    } catch (error) {
-      if (attempt === 100) throw error;
-      await new Promise((resolve) => setTimeout(resolve, 50));
-    }
-  }
+  removeEmptied(directory);
 }

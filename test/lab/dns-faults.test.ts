@@ -65,7 +65,7 @@ test('systemd-resolved: killed under a split VPN of root, every name is answered
       (await resolvectl(lab.app, 'domain', link)).includes('~.') &&
       (await resolvectl(lab.app, 'default-route', link)).includes('yes')) ||
     undefined;
-  await isTold();
+  await eventually('resolved is told', isTold);
   const everyName = async (phase: string, isThere: boolean) => {
     const { exit1, exit2, outside } = await lab.asked(async () => {
       for (const uid of [2002, 0]) {

@@ -7,6 +7,7 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { canonicalState } from './lib/canonical-state.js';
+import { nothingIsClosing } from './lib/closing.js';
 import {
   BRIDGE,
   BRIDGE_ADDRESS,
@@ -56,18 +57,6 @@ async function dockerLab(t: TestContext, policy: object = {}): Promise<DockerLab
   ];
   const from = async (host: LabHost, probe: Probe) => (await lab.stranger(host)).call('probe', probe);
   return { ...lab, containers, from, exit: exitOf(lab, 1) };
-}
-
-const CLOSED_HERE = ['fin-wait-1', 'fin-wait-2', 'closing', 'last-ack'].flatMap((state) => ['state', state]);
-
-/** A connection that a container has closed acknowledges the far end's last word, by way of the host. */
-async function containersHaveClosed({ containers }: DockerLab): Promise<void> {
-  for (const { host } of containers) {
-    await eventually(
-      `${host.name} has closed`,
-      async () => (await host.run('ss', ['-Htan', ...CLOSED_HERE])).stdout === '' || undefined,
-    );
-  }
 }
 
 const dnsOf = ({ ipv4, ipv6 }: Exit) => ({ dnsAddresses: [ipv4, ipv6] });
@@ -155,7 +144,8 @@ test('root’s VPN carries what containers send, their DNS too; what is publishe
   const { app, exit } = lab;
   await reaches(lab, 'server', own);
   const before = await canonicalState(app);
-  await containersHaveClosed(lab);
+  // What containers acknowledge goes by way of the host.
+  for (const { host } of lab.containers) await nothingIsClosing(host);
   const since = await lab.moment();
   const root = await lab.process(0);
   await connect(root, exit, vpnConfig(exit.vnic, dnsOf(exit)));

@@ -2,7 +2,8 @@
 import type { LabHost } from './host.js';
 import { eventually } from './vpn-lab.js';
 
-const CLOSING = ['fin-wait-1', 'fin-wait-2', 'closing', 'last-ack'].flatMap((state) => ['state', state]);
+/** Words for ss(8). */
+export const CLOSING = ['fin-wait-1', 'fin-wait-2', 'closing', 'last-ack'].flatMap((state) => ['state', state]);
 
 /** Returns when there is none any more. */
 export async function nothingIsClosing(host: LabHost): Promise<void> {

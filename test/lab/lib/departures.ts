@@ -31,14 +31,14 @@ function isExpected(packet: CapturedPacket): boolean {
   return isDiscovery(packet) || isAnswerToTunnel(packet);
 }
 
-/** ICMP that quotes a datagram from a port of exits.ts, behind 8 bytes of its own and 20 of IPv4. */
-function isAnswerToTunnel({ protocol, payload }: CapturedPacket): boolean {
+/** ICMP that quotes a datagram from WireGuard's usual port or one of exits.ts, behind 8 bytes of its own and 20 of IPv4. */
+export function isAnswerToTunnel({ protocol, payload }: CapturedPacket): boolean {
   if (protocol !== 'icmp' || payload[0] !== DESTINATION_UNREACHABLE || payload.length < 30) return false;
   const [isUdp, port] = [payload[8 + 9] === UDP, ((payload[8 + 20] ?? 0) << 8) | (payload[8 + 21] ?? 0)];
   return isUdp && port >= 51820 && port < 51900;
 }
 
-function isDiscovery({ protocol, payload }: CapturedPacket): boolean {
+export function isDiscovery({ protocol, payload }: CapturedPacket): boolean {
   if (protocol === 'arp') return true;
   const type = payload[0] ?? 0;
   return protocol === 'icmpv6' && ((type >= 130 && type <= 136) || type === 143);

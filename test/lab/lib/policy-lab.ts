@@ -18,6 +18,7 @@ import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { cgroup2Root } from '../../../src/kernel/cgroup.js';
 import type { TestCgroup } from './cgroup.js';
+import { CLOSING } from './closing.js';
 import { PLACES, startExit, startServers } from './exits.js';
 import type { LabHost } from './host.js';
 import { Lab } from './lab.js';
@@ -147,7 +148,7 @@ export async function policyLab(t: TestContext, options: VpnLabOptions = {}): Pr
 }
 
 /** And those that begin: what nobody confirms is said again after a second. */
-const UNSETTLED = ['syn-recv', 'fin-wait-1', 'fin-wait-2', 'closing', 'last-ack'].flatMap((state) => ['state', state]);
+const UNSETTLED = ['state', 'syn-recv', ...CLOSING];
 const PATIENCE_MS = 3000;
 
 /** A connection that a test has closed acknowledges the far end's last word, which may come late. One that is blocked is not waited for long. */
