@@ -4,7 +4,7 @@
  */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { firewallBase, firewallRemoval } from '../../src/host/firewall-base.js';
+import { firewallBase, firewallRemoval, firewallTables } from '../../src/host/firewall-base.js';
 import { ipv4Settings } from '../../src/host/link-settings.js';
 import { LAST_UID, LINK_GROUP } from '../../src/host/numbers.js';
 import { addition, type Operation, removal } from '../../src/host/operation.js';
@@ -59,7 +59,7 @@ export function writeState(directory: string, plan: Plan): void {
   const nft = (file: string) => [`nft -f ${join(directory, file)}`];
   write('up.sh', [ip(directory, 'up'), ...sysctls, ip(directory, 'up6', '-6'), ...nft('up.nft')]);
   write('down.sh', [ip(directory, 'down'), ip(directory, 'down6', '-6'), ...nft('down.nft')]);
-  write('up.nft', [...firewallBase(), ...firewallAdditions(plan.firewall)]);
+  write('up.nft', [...firewallTables(), ...firewallBase(), ...firewallAdditions(plan.firewall)]);
   write('down.nft', firewallRemoval());
 
   const link = { ...plan.link, ifindex: IFINDEX };

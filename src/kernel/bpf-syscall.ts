@@ -20,6 +20,9 @@ const FUNC_INFO_BYTES = 8;
 /** The kernel takes a longer union than it knows when the rest is zero. */
 const ATTR_BYTES = 128;
 
+/** A look at the largest of ours takes some 13 ms: signals do not come that often for long. */
+const LOAD_ATTEMPTS = 20;
+
 export const PROGRAM_TYPE = { cgroupSkb: 8, cgroupSock: 9 } as const;
 
 /**
@@ -109,7 +112,7 @@ function load({ name, type, attachType, instructions, functions = [] }: ProgramS
     ...{ 0: type, 4: instructions.length / 8, 8: instructions, 16: Buffer.from('GPL\0'), 48: name, 68: attachType },
     ...(types !== undefined && { 72: types, 76: FUNC_INFO_BYTES, 80: info, 88: functions.length }),
   };
-  const fd = bpf(BPF_PROG_LOAD, attr);
+  const fd = loadUndisturbed(attr);
   if (fd >= 0) return fd;
   const error = errnoName(errno());
   // A second time for the verifier's words; the first went without, which is faster.
@@ -120,6 +123,14 @@ function load({ name, type, attachType, instructions, functions = [] }: ProgramS
   // The reason is the last line, but for the statistics behind it.
   const lastLine = lines.findLast((line) => line !== '' && !/^(processed|verification time|stack depth) /.test(line));
   throw new KernelError('BPF_PROG_LOAD', name, error, lastLine ? { message: lastLine } : undefined);
+}
+
+/** A signal that comes while the kernel looks a program over ends that with EAGAIN, and says nothing about the program. */
+function loadUndisturbed(attr: Parameters<typeof bpf>[1]): number {
+  for (let attempt = 1; ; attempt++) {
+    const fd = bpf(BPF_PROG_LOAD, attr);
+    if (fd >= 0 || errnoName(errno()) !== 'EAGAIN' || attempt === LOAD_ATTEMPTS) return fd;
+  }
 }
 
 function loadTypes(functions: readonly BpfFunction[], object: string): number {

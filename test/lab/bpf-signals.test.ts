@@ -1,0 +1,66 @@
+/**
+ * BPF programs are loaded although signals come meanwhile, as of a reload or of a child that ends: the kernel then stops looking the
+ * program over, with EAGAIN. This file again is the process that loads. Needs root.
+ */
+import assert from 'node:assert/strict';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { closeSync } from 'node:fs';
+import test from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { appMatchingProblem } from '../../src/host/app-marks.js';
+import { APP_KEY_BYTES, appMarksProgram } from '../../src/kernel/bpf-app-marks.js';
+import { ATTACH_TYPE } from '../../src/kernel/bpf-attach.js';
+import { HashMap, loadProgram, PROGRAM_TYPE } from '../../src/kernel/bpf-syscall.js';
+import { kernelOffsets } from '../../src/kernel/kernel-offsets.js';
+import { requireRoot } from './lib/prerequisites.js';
+
+const thisFile = fileURLToPath(import.meta.url);
+const LOADS = 200;
+/** Between two signals, in seconds: far longer than a look at this program takes, some 13 ms. */
+const PAUSE = '0.3';
+
+if (process.argv[2] === 'load') load();
+else tests();
+
+function load(): void {
+  let signals = 0;
+  process.on('SIGUSR2', () => signals++);
+  process.send?.('ready');
+  process.once('message', () => {
+    const map = new HashMap('vpnd_signals', APP_KEY_BYTES, 4, 1);
+    const spec = { netnsCookie: 1n, map: map.fd, mask: 0x7f000000, offsets: kernelOffsets() };
+    const [attachType, type] = [ATTACH_TYPE.sockCreate, PROGRAM_TYPE.cgroupSock];
+    for (let count = 0; count < LOADS; count++) {
+      closeSync(loadProgram({ name: 'vpnd_signals', type, attachType, ...appMarksProgram(spec) }));
+    }
+    // They are heard when this thread has time.
+    setImmediate(() => process.send?.({ signals }, () => process.exit()));
+  });
+}
+
+/** Every so often, as long as it is there. */
+function signalling(child: ChildProcess): ChildProcess {
+  return spawn('sh', ['-c', 'while kill -USR2 "$1" 2>/dev/null; do sleep "$2"; done', 'sh', `${child.pid}`, PAUSE]);
+}
+
+function tests(): void {
+  test('a program is loaded although signals come meanwhile', { timeout: 120_000 }, async (t) => {
+    if (!requireRoot(t)) return;
+    const problem = appMatchingProblem();
+    if (problem !== undefined) return t.skip(problem);
+    const child = spawn(process.execPath, [thisFile, 'load'], { stdio: ['ignore', 'inherit', 'pipe', 'ipc'] });
+    t.after(() => child.kill('SIGKILL'));
+    let said = '';
+    child.stderr?.setEncoding('utf8').on('data', (text: string) => {
+      said += text;
+    });
+    await once(child, 'message');
+    const sender = signalling(child);
+    t.after(() => sender.kill('SIGKILL'));
+    child.send('begin');
+    const [answer] = await Promise.race([once(child, 'message'), once(child, 'close').then(() => [undefined])]);
+    assert.ok(answer, said);
+    assert.ok((answer as { signals: number }).signals > 0, 'some signal came');
+  });
+}
