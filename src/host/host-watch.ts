@@ -68,6 +68,8 @@ export class HostWatch {
   readonly #links: Debounce;
   /** Port ids of libnftables' sockets, as far as they have been met. */
   #nftPorts = new Set<number>();
+  /** Ports that are none of ours, as of this read: a rule set of somebody else's is hundreds of messages, and a look costs each time. */
+  readonly #strangers = new Set<number>();
 
   /** Throws KernelError. Close it before the epoll is stopped. */
   constructor(epoll: Epoll, settings: HostWatchSettings) {
@@ -172,7 +174,9 @@ export class HostWatch {
 
   /** libnftables keeps its socket to itself, and may replace it: looked for when somebody unknown changed a table of ours. */
   #isOwnNft(portId: number): boolean {
+    if (this.#strangers.has(portId)) return false;
     if (!this.#nftPorts.has(portId)) this.#nftPorts = netlinkPortsOf(NETLINK_NETFILTER);
+    if (!this.#nftPorts.has(portId)) this.#strangers.add(portId);
     return this.#nftPorts.has(portId);
   }
 
@@ -186,6 +190,7 @@ export class HostWatch {
   }
 
   #deliver(): void {
+    this.#strangers.clear();
     if (this.#changes.size === 0) return;
     const changes = [...this.#changes.values()];
     this.#changes.clear();
