@@ -68,8 +68,6 @@ export class HostWatch {
   readonly #links: Debounce;
   /** Port ids of libnftables' sockets, as far as they have been met. */
   #nftPorts = new Set<number>();
-  /** Ports that are none of ours, as of this read: a rule set of somebody else's is hundreds of messages, and a look costs each time. */
-  readonly #strangers = new Set<number>();
 
   /** Throws KernelError. Close it before the epoll is stopped. */
   constructor(epoll: Epoll, settings: HostWatchSettings) {
@@ -168,15 +166,15 @@ export class HostWatch {
 
   #onNftables(type: number, payload: Buffer, portId: number): void {
     const table = changedTable(type, payload);
-    if (table === undefined || !NFT_TABLES.has(table) || this.#isOwnNft(portId)) return;
-    this.#add({ kind: 'nft', what: `nft table ${table}` });
+    if (table === undefined || !NFT_TABLES.has(table)) return;
+    const what = `nft table ${table}`;
+    // A rule set is hundreds of messages, and whose a socket is costs a look at all of ours.
+    if (!this.#changes.has(what) && !this.#isOwnNft(portId)) this.#add({ kind: 'nft', what });
   }
 
   /** libnftables keeps its socket to itself, and may replace it: looked for when somebody unknown changed a table of ours. */
   #isOwnNft(portId: number): boolean {
-    if (this.#strangers.has(portId)) return false;
     if (!this.#nftPorts.has(portId)) this.#nftPorts = netlinkPortsOf(NETLINK_NETFILTER);
-    if (!this.#nftPorts.has(portId)) this.#strangers.add(portId);
     return this.#nftPorts.has(portId);
   }
 
@@ -190,7 +188,6 @@ export class HostWatch {
   }
 
   #deliver(): void {
-    this.#strangers.clear();
     if (this.#changes.size === 0) return;
     const changes = [...this.#changes.values()];
     this.#changes.clear();
