@@ -16,7 +16,7 @@ import { isAbsent } from '../kernel/absence.js';
 import { cgroupExists } from '../kernel/cgroup.js';
 import { libc } from '../kernel/ffi.js';
 import { peerCredentials } from '../kernel/peer.js';
-import { AF_UNIX, netnsCookie, SOCK_STREAM, socketDomain, socketType } from '../kernel/socket-options.js';
+import { AF_UNIX, SOCK_STREAM, socketDomain, socketType } from '../kernel/socket-options.js';
 import { sendWithFds } from '../kernel/unix-socket.js';
 import { BusinessError } from '../model/errors.js';
 import { parseOffload } from '../model/offload.js';
@@ -112,7 +112,7 @@ function authorize({ policy }: ServiceContext, session: Session, call: 'setUp' |
  * connection is in the network namespace of the socket that connected (unix_stream_connect()), and that one was made there.
  */
 function requireSameNetwork({ host }: ServiceContext, session: Session): void {
-  if (netnsCookie(session.fd) === host.netnsCookie) return;
+  if (session.netnsCookie === host.netnsCookie) return;
   const reason =
     "the caller is in another network namespace than the service's, as in a container, and would have a VPN of a network that is not its own; start a vpnd there";
   throw new BusinessError(2200003, undefined, reason);

@@ -8,6 +8,7 @@ import { cgroupOf, systemdSystemUnits } from '../kernel/cgroup.js';
 import { closeForeign } from '../kernel/closing.js';
 import { libc } from '../kernel/ffi.js';
 import { peerCredentials, peerPidfd, processName } from '../kernel/peer.js';
+import { netnsCookie } from '../kernel/socket-options.js';
 import { SHUT_RDWR, sendWithFds } from '../kernel/unix-socket.js';
 import type { Peer } from './authorize.js';
 import type { LiveVpn } from './registry.js';
@@ -19,6 +20,8 @@ export class Session {
   readonly fd: number;
   readonly peer: Peer;
   readonly program: string;
+  /** Of the caller's network namespace. Read at once: when a call has waited, the descriptor may be another connection's. */
+  readonly netnsCookie: bigint;
   readonly pidfd: number;
   readonly reader: FrameReader;
   readonly openedAtMs = performance.now();
@@ -60,6 +63,7 @@ export class Session {
     maximumLineBytes: (session: Session) => number,
   ) {
     this.fd = fd;
+    this.netnsCookie = netnsCookie(fd);
     this.pidfd = pidfd;
     // Read while the pidfd pins the process, so that it is this process's cgroup and no successor's.
     const cgroup = pidfd >= 0 ? cgroupOf(credentials.pid) : undefined;

@@ -119,6 +119,26 @@ test('peers that do not behave', { timeout: 600_000 }, async (t) => {
     await unharmed();
   });
 
+  await t.test('who goes away while a call waits for those of the same user is no failure of the service', async () => {
+    const [patient, hasty] = [connect(CALLER), connect(CALLER)];
+    await Promise.all([patient, hasty].map((client) => client.hello()));
+    const [[mine, theirs], [hastys, sent]] = [patient.mailbox(), hasty.mailbox()];
+    const setUp = (id: number) =>
+      `${JSON.stringify({ jsonrpc: '2.0', id, method: 'setUp', fds: 1, params: { config: CONFIG } })}\n`;
+    await patient.send(setUp(10), [theirs]);
+    const destroyed = patient.call('destroy');
+    await hasty.send(setUp(11), [sent]);
+    hasty.close();
+    assert.ok((await destroyed).result);
+    for (const each of [mine, theirs, hastys, sent]) libc.close(each);
+    await unharmed();
+    const failed = vpnd
+      .log()
+      .split('\n')
+      .filter((line) => / error /.test(line));
+    assert.deepEqual(failed, []);
+  });
+
   await t.test('thousands of quick connections', async () => {
     for (let count = 0; count < 4000; count++) {
       const client = new RawClient(app, vpnd.socket, count % 2 === 0 ? CALLER : STRANGER);

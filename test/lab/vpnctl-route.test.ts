@@ -107,7 +107,8 @@ for (const uid of [2001, 0]) {
               return JSON.stringify(answers) === JSON.stringify(TUNNELLED) || undefined;
             });
           }
-          assert.equal((await user.vpnctl('down')).status, 0);
+          const down = await user.vpnctl('down');
+          assert.equal(down.status, 0, `${what}: ${down.stdout}${down.stderr}`);
         }
       },
     );
