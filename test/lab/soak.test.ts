@@ -20,7 +20,7 @@ import { startVpnd, type Vpnd } from './lib/vpnd.js';
 const WARM_UP = 2_000;
 const OPERATIONS = Number(process.env.VPN_SOAK_OPERATIONS ?? 10_000);
 const UIDS = [0, 2001, 2002, 2003];
-const GROWTH_BYTES = 1_000_000;
+const GROWTH_BYTES = 500_000;
 const PATIENCE_MS = 600_000;
 
 test('ten thousand operations leave nothing', { timeout: 1_500_000 }, async (t) => {
